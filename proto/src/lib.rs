@@ -1,0 +1,26 @@
+//! The protocol between `evd` and its clients, and the operating system calls under it.
+//!
+//! [`sys`] is floor 0: sockets, fd passing and the other calls that are not a backend. Everything else is floor 1: what is said ([`request`],
+//! [`reply`], [`notice`]), how it is framed ([`frame`]) and carried ([`channel`]). The bytes are written down in `SPEC.md`, with golden vectors that
+//! the tests check.
+
+pub mod channel;
+mod codec;
+pub mod frame;
+pub mod name;
+pub mod notice;
+pub mod path;
+pub mod reply;
+pub mod request;
+pub mod sys;
+mod what;
+
+pub use codec::CodecError;
+pub use what::What;
+
+/// The newest protocol version this crate speaks; a change of the bytes increases it.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// The oldest protocol version this crate speaks.
+pub const OLDEST_VERSION: u16 = 1;
+/// The most fds in one frame: what the kernel takes in one message. Source: unix(7), SCM_MAX_FD.
+pub const MAX_FDS: usize = 253;

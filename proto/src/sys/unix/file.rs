@@ -1,0 +1,287 @@
+//! What an fd refers to, limits on fds, and numbers that are reserved for life.
+
+use super::cvt;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// What kind of open file an fd refers to. Part of the wire (`proto/SPEC.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FileKind {
+    /// A socket of any family.
+    Socket,
+    /// One end of a pipe, or a FIFO.
+    Pipe,
+    /// A terminal or another character device.
+    Char,
+    /// A regular file, a memfd, a directory, a block device: always ready, no method can wait for it.
+    Regular,
+    /// An eventfd.
+    EventFd,
+    /// A timerfd.
+    TimerFd,
+    /// A pidfd: READ when the process has ended.
+    PidFd,
+    /// An inotify instance.
+    Inotify,
+    /// An epoll instance.
+    Epoll,
+    /// A signalfd: it reports the signals of whoever polls it, so it can't be watched by another process.
+    SignalFd,
+    /// An io_uring instance: the kernel refuses to pass it.
+    IoUring,
+    /// Anything else without a name in the file system.
+    Other,
+}
+
+/// The identity of an open file, as far as a process can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// What it is.
+    pub kind: FileKind,
+    /// Device number of the inode.
+    pub dev: u64,
+    /// Inode number: unique for a socket, shared by both ends of a pipe, the same for all eventfds.
+    pub ino: u64,
+    /// 0 read only, 1 write only, 2 both; only asked for pipes, whose ends it tells apart.
+    pub access: u8,
+}
+
+impl FileId {
+    /// Whether two numbers with equal identities have the same readiness: then they may share one watch. False for the kinds that share an inode.
+    pub fn is_one_file(&self) -> bool {
+        matches!(self.kind, FileKind::Socket | FileKind::Pipe)
+    }
+}
+
+/// Asks the kernel what `fd` is: one `fstat`, for pipes also `F_GETFL`, for nameless files also one `readlink`.
+///
+/// # Errors
+/// `EBADF` if `fd` is not open.
+///
+/// Source: fstat(2), proc(5) on `/proc/self/fd`.
+pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
+    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `st` is room for one `stat`, which the kernel fills when it returns 0; kept by this function.
+    cvt(unsafe { libc::fstat(fd.as_raw_fd(), st.as_mut_ptr()) })?;
+    // SAFETY: fstat succeeded, so all of `st` is initialised.
+    let st = unsafe { st.assume_init() };
+    let mut access = 0;
+    let kind = match st.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => FileKind::Socket,
+        libc::S_IFIFO => {
+            // SAFETY: F_GETFL takes no pointer; a closed fd gives EBADF.
+            let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+            access = (flags & libc::O_ACCMODE) as u8;
+            FileKind::Pipe
+        }
+        libc::S_IFCHR => FileKind::Char,
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
+        _ => nameless_kind(fd),
+    };
+    Ok(FileId { kind, dev: st.st_dev as u64, ino: st.st_ino as u64, access })
+}
+
+fn nameless_kind(fd: BorrowedFd<'_>) -> FileKind {
+    let Ok(link) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) else {
+        return FileKind::Other;
+    };
+    let link = link.to_string_lossy();
+    let name =
+        link.strip_prefix("anon_inode:").unwrap_or(&link).trim_start_matches('[').trim_end_matches(']');
+    match name {
+        "eventfd" => FileKind::EventFd,
+        "timerfd" => FileKind::TimerFd,
+        "pidfd" => FileKind::PidFd,
+        "inotify" => FileKind::Inotify,
+        "signalfd" => FileKind::SignalFd,
+        "io_uring" => FileKind::IoUring,
+        _ if name.starts_with("eventpoll") => FileKind::Epoll,
+        _ if name.starts_with("pidfd") || name.starts_with("pid:") => FileKind::PidFd,
+        _ => FileKind::Other,
+    }
+}
+
+/// Whether the kind can only be "always ready" (see `evd`'s limits): nothing waits for it.
+pub fn is_always_ready(kind: FileKind) -> bool {
+    kind == FileKind::Regular
+}
+
+/// A new number for the same open file, closed on exec.
+///
+/// # Errors
+/// `EMFILE`, `EBADF`.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fd.try_clone_to_owned()
+}
+
+/// Keeps one fd number in reserve, so that there is one when the limit is reached.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+pub fn reserve_fd() -> io::Result<OwnedFd> {
+    Ok(File::open("/dev/null")?.into())
+}
+
+/// One fd number reserved for life.
+///
+/// epoll keys an entry by (open file, number) and does not pin the file: an entry made through this number can be changed later through this
+/// number, whatever it held in between, and nothing of the file stays open here. One thread uses a slot; the slot may serve many epolls.
+#[derive(Debug)]
+pub struct Slot {
+    number: OwnedFd,
+    placeholder: OwnedFd,
+    lent: bool,
+}
+
+impl Slot {
+    /// Reserves a number.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn new() -> io::Result<Slot> {
+        let placeholder = reserve_fd()?;
+        Ok(Slot { number: placeholder.try_clone()?, placeholder, lent: false })
+    }
+
+    /// Puts `fd`'s open file at the reserved number until the next `place` or `clear`.
+    ///
+    /// # Errors
+    /// `EBADF`, or `EINTR` from the close that this implies.
+    ///
+    /// Source: dup3(2).
+    pub fn place(&mut self, fd: BorrowedFd<'_>) -> io::Result<BorrowedFd<'_>> {
+        self.put(fd.as_raw_fd())?;
+        self.lent = true;
+        Ok(self.number.as_fd())
+    }
+
+    /// Gives the number back to its placeholder, which closes what was placed. Costs nothing if nothing is.
+    pub fn clear(&mut self) {
+        if self.lent && self.put(self.placeholder.as_raw_fd()).is_ok() {
+            self.lent = false;
+        }
+    }
+
+    fn put(&self, fd: RawFd) -> io::Result<()> {
+        loop {
+            // SAFETY: both numbers are owned by `self` or borrowed for this call; dup3 replaces what `number` refers to, and `number` stays owned.
+            match cvt(unsafe { libc::dup3(fd, self.number.as_raw_fd(), libc::O_CLOEXEC) }) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => continue,
+                other => return other.map(drop),
+            }
+        }
+    }
+}
+
+/// Raises the soft limit on open files to the hard one and returns it.
+///
+/// # Errors
+/// `EPERM` where a sandbox forbids it; the limit is then as it was.
+///
+/// Source: getrlimit(2).
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut lim = open_file_limit()?;
+    if lim.rlim_cur < lim.rlim_max {
+        lim.rlim_cur = lim.rlim_max;
+        // SAFETY: `lim` is a live rlimit for the call.
+        cvt(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lim) })?;
+    }
+    Ok(lim.rlim_cur)
+}
+
+fn open_file_limit() -> io::Result<libc::rlimit> {
+    let mut lim = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `lim` is a live, writable rlimit for the call.
+    cvt(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut lim) })?;
+    Ok(lim)
+}
+
+/// The soft limit on open files, and how many are open now (0 where it can't be known).
+pub fn open_files() -> (u64, usize) {
+    let limit = open_file_limit().map(|l| l.rlim_cur).unwrap_or(1024);
+    // The directory itself is open while it is read.
+    let open = std::fs::read_dir("/proc/self/fd").map(|d| d.count().saturating_sub(1)).unwrap_or(0);
+    (limit, open)
+}
+
+/// Sets a path's permission bits, and its group if one is given.
+///
+/// # Errors
+/// `EPERM`, `ENOENT`.
+pub fn restrict_file_mode(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<()> {
+    if let Some(gid) = gid {
+        std::os::unix::fs::chown(path, None, Some(gid))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// An exclusive lock on a file, held for as long as this lives; the kernel drops it with the process.
+#[derive(Debug)]
+pub struct FileLock(#[allow(dead_code)] File);
+
+impl FileLock {
+    /// Takes the lock of `path`, which is made if it is not there. `Ok(None)`: somebody else has it.
+    ///
+    /// # Errors
+    /// What opening the file gave.
+    ///
+    /// Source: flock(2).
+    pub fn take(path: &Path) -> io::Result<Option<FileLock>> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .read(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(path)?;
+        // SAFETY: flock takes a number and flags; `file` is open for the call.
+        match cvt(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+            Ok(_) => Ok(Some(FileLock(file))),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Wraps a number that was received from the kernel or inherited.
+pub(super) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: callers pass a number that a system call has just returned, or that was inherited for exactly one owner; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(identify(a.as_fd()).unwrap().kind, FileKind::Socket);
+        let (r, w) = std::io::pipe().unwrap();
+        let (r, w) = (identify(r.as_fd()).unwrap(), identify(w.as_fd()).unwrap());
+        assert_eq!((r.kind, r.ino), (FileKind::Pipe, w.ino));
+        assert_ne!(r, w, "the ends of a pipe differ by access mode");
+        let null = File::open("/dev/null").unwrap();
+        assert_eq!(identify(null.as_fd()).unwrap().kind, FileKind::Char);
+        let wake = super::super::Wake::new().unwrap();
+        assert_eq!(identify(wake.as_fd()).unwrap().kind, FileKind::EventFd);
+    }
+
+    #[test]
+    fn slot_keeps_its_number_and_holds_nothing_after_clear() {
+        let mut slot = Slot::new().unwrap();
+        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+        let n = slot.place(a.as_fd()).unwrap().as_raw_fd();
+        drop(a);
+        slot.clear();
+        let mut buf = [0; 1];
+        assert_eq!(std::io::Read::read(&mut &b, &mut buf).unwrap(), 0, "the peer sees the end");
+        assert_eq!(slot.place(b.as_fd()).unwrap().as_raw_fd(), n);
+    }
+}

@@ -1,0 +1,45 @@
+//! The Unix systems. Everything takes borrowed fds and returns owned ones.
+
+mod clock;
+mod file;
+mod fork;
+mod poll;
+mod process;
+mod signals;
+mod socket;
+mod wake;
+
+pub use clock::{monotonic_ns, sleep_ns};
+pub use file::{
+    FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, raise_open_files,
+    reserve_fd, restrict_file_mode,
+};
+pub use fork::{Generation, generation};
+pub use poll::{PollFd, poll};
+pub use process::{
+    ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
+};
+pub use signals::{SignalSet, Signals, daemon_scope_allowed, is_signal, signal_name, signal_number};
+pub use socket::{
+    Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups, recv,
+    send, socketpair,
+};
+pub use wake::Wake;
+
+use std::io;
+
+/// errno of a send whose fds would be too many in flight for this user (about RLIMIT_NOFILE). Source: unix(7), ETOOMANYREFS.
+pub const TOO_MANY_IN_FLIGHT: i32 = libc::ETOOMANYREFS;
+
+/// Turns the return value of a system call into a `Result`: a negative one reads `errno`.
+///
+/// # Errors
+/// The call's `errno`.
+pub(crate) fn cvt(ret: libc::c_int) -> io::Result<libc::c_int> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}
+
+/// As [`cvt`], for calls that return a size.
+pub(crate) fn cvt_size(ret: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(ret).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,79 @@
+//! `poll(2)` over borrowed fds: one look at many files, without registering anything.
+
+use super::cvt;
+use crate::What;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// One entry of a [`poll`].
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct PollFd(libc::pollfd);
+
+impl PollFd {
+    /// Asks for the READ, WRITE and CLOSED bits of `what` on `fd`. A negative `fd` is passed over.
+    pub fn new(fd: RawFd, what: What) -> PollFd {
+        let mut events = 0;
+        if what.contains(What::READ) {
+            events |= libc::POLLIN;
+        }
+        if what.contains(What::WRITE) {
+            events |= libc::POLLOUT;
+        }
+        if what.contains(What::CLOSED) {
+            events |= libc::POLLRDHUP;
+        }
+        PollFd(libc::pollfd { fd, events, revents: 0 })
+    }
+
+    /// What the last [`poll`] found, as libevent maps it: HUP, ERR and NVAL count as READ and WRITE, RDHUP as CLOSED.
+    pub fn ready(&self) -> What {
+        let r = self.0.revents;
+        let mut what = What::empty();
+        if r == 0 {
+            return what;
+        }
+        if r & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+            what |= What::READ | What::WRITE;
+        }
+        if r & libc::POLLIN != 0 {
+            what |= What::READ;
+        }
+        if r & libc::POLLOUT != 0 {
+            what |= What::WRITE;
+        }
+        if r & libc::POLLRDHUP != 0 {
+            what |= What::CLOSED;
+        }
+        what
+    }
+
+    /// Whether the kernel said that the number is not an open file.
+    pub fn is_invalid(&self) -> bool {
+        self.0.revents & libc::POLLNVAL != 0
+    }
+}
+
+/// Looks at all of `fds`; blocks for at most `timeout` (`None` = for ever), rounded up to a millisecond. Returns how many are ready; a signal that
+/// interrupts counts as none.
+///
+/// # Errors
+/// `EINVAL` if there are more entries than the limit on open files, `ENOMEM`.
+///
+/// Source: poll(2).
+pub fn poll(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
+    let ms = match timeout {
+        None => -1,
+        Some(t) => t.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32,
+    };
+    // SAFETY: `PollFd` is a transparent pollfd, and the slice is live and writable for the call.
+    match cvt(unsafe { libc::poll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, ms) }) {
+        Ok(n) => Ok(n as usize),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+            fds.iter_mut().for_each(|f| f.0.revents = 0);
+            Ok(0)
+        }
+        Err(e) => Err(e),
+    }
+}

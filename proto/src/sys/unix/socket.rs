@@ -1,0 +1,434 @@
+//! Unix stream sockets, and fds passed over them.
+//!
+//! Rules of SCM_RIGHTS that this file keeps: always `sendmsg`/`recvmsg` (a plain `read` drops fds silently), always MSG_CMSG_CLOEXEC, room for 253
+//! fds, all of what came is owned before anything is looked at, never MSG_PEEK.
+
+use super::file::own;
+use super::{FileLock, cvt, cvt_size};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The most fds the kernel takes in one message (`SCM_MAX_FD`). Source: unix(7).
+const MOST_FDS: usize = crate::MAX_FDS;
+
+/// Who is at the other end, as of its `connect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id in our pid namespace; 0 if it is not in it.
+    pub pid: i32,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+}
+
+/// What one [`recv`] brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Bytes read; 0 is the end.
+    pub len: usize,
+    /// The kernel could not hand over all fds that came (`MSG_CTRUNC`); those that it could are owned by the caller.
+    pub fds_lost: bool,
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    // SAFETY: socket takes no pointers; the result is a new fd.
+    cvt(unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
+    })
+    .map(own)
+}
+
+fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    let bytes = path.as_os_str().as_bytes();
+    // SAFETY: all zeroes is a valid sockaddr_un.
+    let mut addr: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
+    addr.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    // One byte stays for the terminating zero.
+    if bytes.is_empty() || bytes.len() >= addr.sun_path.len() || bytes.contains(&0) {
+        let most = addr.sun_path.len() - 1;
+        let text = format!(
+            "a socket path must have 1 to {most} bytes and no zero byte, this one has {}",
+            bytes.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    for (to, from) in addr.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    Ok((addr, size_of::<libc::sockaddr_un>() as libc::socklen_t))
+}
+
+/// Connects to `path` without blocking.
+///
+/// # Errors
+/// `NotFound` and `ConnectionRefused`: nobody listens. `WouldBlock`: the backlog is full, try later. `PermissionDenied`. `InvalidInput`: the path is
+/// too long.
+///
+/// Source: unix(7), connect(2).
+pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let (addr, len) = address(path)?;
+    let fd = socket()?;
+    // SAFETY: `addr` is a valid sockaddr_un of `len` bytes for the call.
+    cvt(unsafe { libc::connect(fd.as_raw_fd(), (&raw const addr).cast(), len) })?;
+    Ok(fd)
+}
+
+/// Two connected sockets, non-blocking, closed on exec.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut pair = [0; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: `pair` is room for two numbers.
+    cvt(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) })?;
+    Ok((own(pair[0]), own(pair[1])))
+}
+
+/// Sends `bytes`, with `fds` attached to them, in one call. Never raises SIGPIPE.
+///
+/// Returns how much was taken. With fds and at most 16 KiB it is all or nothing.
+///
+/// # Errors
+/// `WouldBlock`: the peer does not read. `ETOOMANYREFS`: too many fds of this uid are in flight. `EBADF`: one of `fds` is not open. `BrokenPipe`,
+/// `ConnectionReset`: the peer is gone. `EINVAL`: an fd that can't be passed.
+///
+/// Source: sendmsg(2), unix(7).
+pub fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+    debug_assert!(fds.len() <= MOST_FDS);
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut room = ControlRoom::new();
+    // SAFETY: all zeroes is a valid msghdr.
+    let mut msg: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    msg.msg_iov = &mut iov;
+    msg.msg_iovlen = 1;
+    if !fds.is_empty() {
+        let data = size_of_val(fds) as libc::c_uint;
+        msg.msg_control = room.0.as_mut_ptr().cast();
+        // SAFETY: only arithmetic.
+        msg.msg_controllen = unsafe { libc::CMSG_SPACE(data) } as _;
+        // SAFETY: msg_control points to `room`, which is aligned and larger than msg_controllen (at most 253 fds).
+        let first = unsafe { libc::CMSG_FIRSTHDR(&msg) };
+        // SAFETY: as msg_controllen has room for a header, `first` is not null and points into `room`.
+        let cmsg = unsafe { &mut *first };
+        cmsg.cmsg_level = libc::SOL_SOCKET;
+        cmsg.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: only arithmetic.
+        cmsg.cmsg_len = unsafe { libc::CMSG_LEN(data) } as _;
+        // SAFETY: `cmsg` lies in `room`, so its data part does.
+        let at = unsafe { libc::CMSG_DATA(cmsg) };
+        // SAFETY: the data part has room for all of `fds`, which can't overlap with our own array.
+        unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), at, data as usize) };
+    }
+    loop {
+        // SAFETY: `msg` points to `iov`, `bytes` and `room`, which all live for the call; sendmsg only reads them.
+        match cvt_size(unsafe {
+            libc::sendmsg(to.as_raw_fd(), &msg, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        }) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            other => return other,
+        }
+    }
+}
+
+/// Room for the control message of a full set of fds (and one of credentials), aligned as a cmsghdr must be.
+struct ControlRoom([u64; 160]);
+
+impl ControlRoom {
+    fn new() -> ControlRoom {
+        ControlRoom([0; 160])
+    }
+}
+
+/// Receives into `buf` without blocking, and appends the fds that came to `fds`.
+///
+/// The fds belong to the message that holds the **last byte** received: the kernel ends a read after such a message and never before it.
+///
+/// # Errors
+/// `WouldBlock`: nothing is there. `ConnectionReset`: the peer closed with something of ours unread; what it sent before may still be read first.
+///
+/// Source: recvmsg(2), unix(7).
+pub fn recv(from: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Received> {
+    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    let mut room = MaybeUninit::<ControlRoom>::uninit();
+    // SAFETY: all zeroes is a valid msghdr.
+    let mut msg: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    msg.msg_iov = &mut iov;
+    msg.msg_iovlen = 1;
+    msg.msg_control = room.as_mut_ptr().cast();
+    msg.msg_controllen = size_of::<ControlRoom>() as _;
+    let len = loop {
+        // SAFETY: `msg` points to `iov`, `buf` and `room`, writable for the call.
+        match cvt_size(unsafe {
+            libc::recvmsg(from.as_raw_fd(), &mut msg, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT)
+        }) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            other => break other?,
+        }
+    };
+    // SAFETY: msg_control and msg_controllen describe what the kernel wrote.
+    let mut at = unsafe { libc::CMSG_FIRSTHDR(&msg) };
+    while !at.is_null() {
+        // SAFETY: `at` is not null, so it points to a control message within `room` that the kernel wrote.
+        let cmsg = unsafe { &*at };
+        if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: only arithmetic.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (cmsg.cmsg_len as usize - head) / size_of::<RawFd>();
+            // SAFETY: the data part follows the header in `room`.
+            let data = unsafe { libc::CMSG_DATA(at) }.cast::<RawFd>();
+            for i in 0..count {
+                // SAFETY: `i` is within the `count` numbers that the kernel wrote.
+                let number = unsafe { data.add(i) };
+                // SAFETY: as above; it may be unaligned.
+                let fd = unsafe { number.read_unaligned() };
+                fds.push(own(fd));
+            }
+        }
+        // SAFETY: walks within what the kernel wrote, null at its end.
+        at = unsafe { libc::CMSG_NXTHDR(&msg, at) };
+    }
+    Ok(Received { len, fds_lost: msg.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Who connected `fd`.
+///
+/// # Errors
+/// `ENOTSOCK`, `ENOTCONN`.
+///
+/// Source: unix(7), SO_PEERCRED.
+pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut cred = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    option(fd, libc::SO_PEERCRED, std::slice::from_mut(&mut cred))?;
+    Ok(Peer { pid: cred.pid, uid: cred.uid, gid: cred.gid })
+}
+
+/// The supplementary groups of who connected `fd`.
+///
+/// # Errors
+/// `ENOTSOCK`, or `ERANGE` if there are more than 65,536.
+///
+/// Source: SO_PEERGROUPS, Linux 4.13.
+pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        match option(fd, libc::SO_PEERGROUPS, &mut groups) {
+            Ok(n) => {
+                groups.truncate(n);
+                return Ok(groups);
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && groups.len() < 65_536 => {
+                groups = vec![0; groups.len() * 32]
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Reads a socket option into `into`; returns how many elements were written.
+fn option<T: Copy>(fd: BorrowedFd<'_>, name: libc::c_int, into: &mut [T]) -> io::Result<usize> {
+    let mut len = size_of_val(into) as libc::socklen_t;
+    // SAFETY: `into` is `len` writable bytes of plain data for which every bit pattern is valid (ucred, integers).
+    cvt(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, into.as_mut_ptr().cast(), &mut len)
+    })?;
+    Ok(len as usize / size_of::<T>())
+}
+
+/// A listening socket. If it was made here, its file and its lock go with it.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    path: Option<PathBuf>,
+    _lock: Option<FileLock>,
+}
+
+impl Listener {
+    /// Takes one waiting connection, non-blocking and closed on exec.
+    ///
+    /// # Errors
+    /// `WouldBlock`: none is waiting. `EMFILE`, `ENFILE`: out of fds, and the connection still waits. `ECONNABORTED`.
+    ///
+    /// Source: accept4(2).
+    pub fn accept(&self) -> io::Result<OwnedFd> {
+        loop {
+            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            // SAFETY: null address and length are allowed.
+            match cvt(unsafe {
+                libc::accept4(self.fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
+            }) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => return other.map(own),
+            }
+        }
+    }
+
+    /// The file of the socket, if it was made here.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // The lock is still held here, so the file is ours and not a successor's.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Listens at `path` with the given mode and group. A socket file that nobody serves any more is replaced; `path.lock` is locked for as long as the
+/// listener lives, so that two can't serve one path.
+///
+/// The socket is bound under another name, given its mode, and renamed into place: there is no moment in which others could connect too early.
+///
+/// # Errors
+/// `AddrInUse`: somebody serves this path. `InvalidInput`: the path is too long. `NotFound`: its directory does not exist. `PermissionDenied`.
+/// `AlreadyExists`: there is something at the path that is not a socket.
+pub fn listen(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<Listener> {
+    let extended = |suffix: &str| {
+        let mut s = path.as_os_str().to_owned();
+        s.push(suffix);
+        PathBuf::from(s)
+    };
+    let temporary = extended(".new");
+    // The temporary name is the longer one, and must fit as well; the error speaks of the path that was asked for.
+    address(path)?;
+    let (addr, len) = address(&temporary).map_err(|_| {
+        let text = format!("the socket path {} is too long by a few bytes", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })?;
+    let lock = FileLock::take(&extended(".lock"))?;
+    let Some(lock) = lock else {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process holds its lock"));
+    };
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => {
+            use std::os::unix::fs::FileTypeExt;
+            if !meta.file_type().is_socket() {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file at this path that is not a socket",
+                ));
+            }
+            // A server of another kind knows nothing of our lock.
+            match connect(path) {
+                Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens at it")),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens at it"));
+                }
+                Err(_) => {}
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let fd = socket()?;
+    let _ = std::fs::remove_file(&temporary);
+    // SAFETY: `addr` is a valid sockaddr_un of `len` bytes for the call.
+    cvt(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len) })?;
+    let in_place = super::restrict_file_mode(&temporary, mode, gid).and_then(|()| {
+        // SAFETY: listen takes two numbers.
+        cvt(unsafe { libc::listen(fd.as_raw_fd(), 4096) })?;
+        std::fs::rename(&temporary, path)
+    });
+    if let Err(e) = in_place {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(e);
+    }
+    Ok(Listener { fd, path: Some(path.to_owned()), _lock: Some(lock) })
+}
+
+/// Takes over a listening socket that a service manager has passed as number `fd`; made non-blocking and closed on exec.
+///
+/// # Errors
+/// `EBADF`, or `InvalidInput` if it is not a listening Unix stream socket.
+///
+/// Source: sd_listen_fds(3).
+pub fn adopt_listener(fd: RawFd) -> io::Result<Listener> {
+    // SAFETY: F_SETFD takes a number; a closed fd gives EBADF, so that what is owned below is open.
+    cvt(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    let fd = own(fd);
+    if !is_listening_unix(fd.as_fd()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening Unix stream socket"));
+    }
+    // SAFETY: F_GETFL takes no pointer.
+    let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: F_SETFL takes a number. The socket is ours alone: the service manager only keeps it.
+    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    Ok(Listener { fd, path: None, _lock: None })
+}
+
+/// Whether `fd` is a listening Unix stream socket.
+pub fn is_listening_unix(fd: BorrowedFd<'_>) -> bool {
+    let ask = |name| {
+        let mut value = [0 as libc::c_int];
+        option(fd, name, &mut value).map(|_| value[0]).unwrap_or(-1)
+    };
+    ask(libc::SO_DOMAIN) == libc::AF_UNIX
+        && ask(libc::SO_TYPE) == libc::SOCK_STREAM
+        && ask(libc::SO_ACCEPTCONN) == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fds_travel_with_the_bytes_they_were_sent_with() {
+        let (a, b) = socketpair().unwrap();
+        let (r, w) = std::io::pipe().unwrap();
+        assert_eq!(send(a.as_fd(), b"plain", &[]).unwrap(), 5);
+        assert_eq!(send(a.as_fd(), b"with", &[r.as_raw_fd(), w.as_raw_fd()]).unwrap(), 4);
+        assert_eq!(send(a.as_fd(), b"later", &[]).unwrap(), 5);
+        let (mut buf, mut fds) = ([0; 64], Vec::new());
+        let got = recv(b.as_fd(), &mut buf, &mut fds).unwrap();
+        assert_eq!((&buf[..got.len], fds.len(), got.fds_lost), (&b"plainwith"[..], 2, false));
+        fds.clear();
+        let got = recv(b.as_fd(), &mut buf, &mut fds).unwrap();
+        assert_eq!((&buf[..got.len], fds.len()), (&b"later"[..], 0));
+        drop(a);
+        assert_eq!(recv(b.as_fd(), &mut buf, &mut fds).unwrap().len, 0);
+    }
+
+    #[test]
+    fn a_full_set_of_fds_fits() {
+        let (a, b) = socketpair().unwrap();
+        let null = super::super::reserve_fd().unwrap();
+        let fds = vec![null.as_raw_fd(); MOST_FDS];
+        send(a.as_fd(), b"x", &fds).unwrap();
+        let (mut buf, mut got) = ([0; 8], Vec::new());
+        assert!(!recv(b.as_fd(), &mut buf, &mut got).unwrap().fds_lost);
+        assert_eq!(got.len(), MOST_FDS);
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_a_live_one_and_a_plain_file_are_not() {
+        let dir = std::env::temp_dir().join(format!("evd-listen-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let first = listen(&path, 0o600, None).unwrap();
+        assert_eq!(listen(&path, 0o600, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        connect(&path).unwrap();
+        drop(first);
+        assert!(!path.exists());
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(listen(&path, 0o600, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+        let long = dir.join("x".repeat(120));
+        assert_eq!(listen(&long, 0o600, None).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
