@@ -82,7 +82,10 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
         libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
         _ => nameless_kind(fd),
     };
-    Ok(FileId { kind, dev: st.st_dev as u64, ino: st.st_ino as u64, access })
+    // The widths of these fields differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    let (dev, ino) = (st.st_dev as u64, st.st_ino as u64);
+    Ok(FileId { kind, dev, ino, access })
 }
 
 fn nameless_kind(fd: BorrowedFd<'_>) -> FileKind {

@@ -18,6 +18,7 @@ pub use fork::{Generation, generation};
 pub use poll::{PollFd, poll};
 pub use process::{
     ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
+    thread_name,
 };
 pub use signals::{SignalSet, Signals, daemon_scope_allowed, is_signal, signal_name, signal_number};
 pub use socket::{
