@@ -121,6 +121,21 @@ pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fd.try_clone_to_owned()
 }
 
+/// The number of an fd that somebody else keeps open.
+///
+/// A table of watches holds numbers, not borrows: the owner of each watch promises that its fd stays open until the watch is gone (the client's events
+/// own their source and are deleted before it is closed). If that promise is broken, system calls see another file or fail with `EBADF`; memory
+/// is never at stake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdNumber(pub RawFd);
+
+impl AsFd for FdNumber {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: -1 is never stored; that the number stays open is what the owner of the watch has promised, see the type.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
+}
+
 /// Keeps one fd number in reserve, so that there is one when the limit is reached.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ mod wake;
 
 pub use clock::{monotonic_ns, sleep_ns};
 pub use file::{
-    FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, raise_open_files,
+    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, raise_open_files,
     reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
@@ -31,6 +31,8 @@ use std::io;
 
 /// errno of a send whose fds would be too many in flight for this user (about RLIMIT_NOFILE). Source: unix(7), ETOOMANYREFS.
 pub const TOO_MANY_IN_FLIGHT: i32 = libc::ETOOMANYREFS;
+/// errno of a number that is not an open file. Source: errno(3), EBADF.
+pub const BAD_FD: i32 = libc::EBADF;
 
 /// Turns the return value of a system call into a `Result`: a negative one reads `errno`.
 ///
