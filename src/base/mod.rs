@@ -1,1 +1,424 @@
-//! To be written.
+//! Floor 3: a base: watches, timers, signals and a mailbox on one backend.
+//!
+//! Everything is named by the owner's tokens, and what becomes active is returned, never called. The client runs one of these in-process; evd runs one for
+//! each session. One thread uses a base; only a [`Waker`] is for others.
+//!
+//! **Hang-ups and errors can't be masked.** The kernel reports them whatever was asked for, and a base does not know what was: it keeps nothing for a watch.
+//! So the owner, who has the interest at hand, compares: `let hit = ready & wanted`. If nothing is left it calls [`Base::mute`], and the watch does not report
+//! again in vain for a second. Nothing else is to be done: the base gives it its interest back by itself (a timer of its own, run by [`Base::expire`]), and
+//! `watch` and `unwatch` end the muting at once.
+//!
+//! Deadlines are absolute, in ns of the base's clock.
+
+mod config;
+mod timers;
+
+pub use config::{BaseError, Clock, Config};
+pub use timers::TimerId;
+
+use crate::backend::{Alarm, Backend, Entry, Features, Interest, Mode, Report, WatchError};
+use evd_proto::What;
+use evd_proto::sys::{self, SignalSet, Signals, Wake};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use timers::Timers;
+
+/// Set in the base's own tokens, so never in an owner's.
+const OWN: u64 = 1 << 63;
+const MAIL: u64 = OWN | 1;
+const SIGNALS: u64 = OWN | 2;
+const ALARM: u64 = OWN | 3;
+/// How long a watch is muted, in ns.
+const MUTED_NS: u64 = 1_000_000_000;
+const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
+
+/// Something became active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// A watch's fd is ready.
+    Ready {
+        /// The watch's token.
+        token: u64,
+        /// What is ready; may hold more than was asked for, see [`Base::mute`].
+        ready: What,
+    },
+    /// A signal came.
+    Signal(SignalSet),
+    /// A timer was due; it is gone.
+    Timer {
+        /// The timer's token.
+        token: u64,
+        /// When it was due, in ns of the base's clock.
+        deadline: u64,
+    },
+    /// A [`Waker`] was used.
+    Mail,
+}
+
+/// Wakes a base from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<Mailbox>);
+
+#[derive(Debug)]
+struct Mailbox {
+    wake: Wake,
+    /// Whether the base has yet to see the last wake-up.
+    pending: AtomicBool,
+}
+
+impl Waker {
+    /// Makes the base's current or next wait return [`Activation::Mail`]. Many calls before it is seen are one activation and one system call; what was
+    /// written before the call is visible to the base's thread after the activation.
+    pub fn wake(&self) {
+        if !self.0.pending.swap(true, Ordering::AcqRel) {
+            self.0.wake.notify();
+        }
+    }
+}
+
+impl Mailbox {
+    /// The fd first: a wake-up between the two lines is part of the mail that is about to be read, and the next one notifies again. The other way round it
+    /// would lose its notification and keep `pending` for ever.
+    fn take(&self) {
+        self.wake.drain();
+        self.pending.store(false, Ordering::SeqCst);
+    }
+}
+
+/// A watch that was reported in vain.
+#[derive(Debug)]
+struct Muted {
+    number: RawFd,
+    token: u64,
+    interest: Interest,
+    timer: TimerId,
+}
+
+/// An event base: one backend with its watches, timers, signals and a mailbox.
+pub struct Base {
+    backend: Box<dyn Backend + Send>,
+    clock: Clock,
+    now: u64,
+    timers: Timers,
+    reports: Vec<Report>,
+    mailbox: Option<Arc<Mailbox>>,
+    signals: Option<Signals>,
+    taken: Vec<SignalSet>,
+    /// Nearly always empty.
+    muted: Vec<Muted>,
+    /// Once `pollable` was asked for.
+    alarm: Option<Alarm>,
+    armed: Option<u64>,
+}
+
+impl Base {
+    /// A base of the method that `config` leads to.
+    ///
+    /// # Errors
+    /// See [`BaseError`].
+    ///
+    /// Source: libevent, `event_base_new_with_config`.
+    pub fn new(config: &Config) -> Result<Base, BaseError> {
+        Ok(Base::on(config::open(config)?, config.clock.clone()))
+    }
+
+    /// A base on a backend that was made otherwise; for tests.
+    #[doc(hidden)]
+    pub fn on(backend: Box<dyn Backend + Send>, clock: Clock) -> Base {
+        let mut base = Base {
+            backend,
+            clock,
+            now: 0,
+            timers: Timers::new(),
+            reports: Vec::new(),
+            mailbox: None,
+            signals: None,
+            taken: Vec::new(),
+            muted: Vec::new(),
+            alarm: None,
+            armed: None,
+        };
+        base.refresh_now();
+        base
+    }
+
+    /// libevent's name of the method.
+    pub fn method(&self) -> &'static str {
+        self.backend.method()
+    }
+
+    /// What the method can do.
+    pub fn features(&self) -> Features {
+        self.backend.features()
+    }
+
+    /// Replaces the whole interest of `fd`'s watch and its token; an empty interest ends the watch. Takes effect with the next wait. Ends a muting.
+    ///
+    /// `token` is free below 2^63. Several watches may have the same one. `entry` is a hint: see [`Entry`].
+    ///
+    /// # Errors
+    /// See [`WatchError`].
+    pub fn watch(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        token: u64,
+        interest: Interest,
+        entry: Entry,
+    ) -> Result<(), WatchError> {
+        debug_assert_eq!(token & OWN, 0, "the top bit is the base's own");
+        self.end_muting(token);
+        self.backend.watch(fd, token, interest, entry)
+    }
+
+    /// Ends the watch of `fd`; one that is not there is not an error. To be called before the fd is closed.
+    pub fn unwatch(&mut self, fd: BorrowedFd<'_>, token: u64) {
+        self.end_muting(token);
+        self.backend.unwatch(fd);
+    }
+
+    /// To be called when what was reported for a watch held nothing that `interest` wants: a hang-up or an error that can't be masked. The watch then does
+    /// not report that again for a second, or until `watch` or `unwatch`; what is wanted and becomes ready is still reported, by epoll at once, by other methods
+    /// when the second is over.
+    ///
+    /// A one-shot watch is armed again when the second is over, if `fd` is still open then. An edge-triggered one needs none of this and is left alone.
+    /// `token` must be this watch's alone. The second counts among [`Base::next_deadline`] and ends in [`Base::expire`].
+    pub fn mute(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) {
+        if interest.mode == Mode::Edge || self.muted.iter().any(|m| m.token == token) {
+            return;
+        }
+        if interest.mode == Mode::Level {
+            // A report may be older than the interest: then there is nothing to be muted.
+            let mut look = [sys::PollFd::new(fd.as_raw_fd(), interest.what)];
+            let in_vain = sys::poll(&mut look, Some(Duration::ZERO)).is_ok_and(|n| n == 1)
+                && (look[0].ready() & interest.what).is_empty();
+            if !in_vain {
+                return;
+            }
+            self.backend.mute(fd, token, interest);
+        }
+        let timer = self.timers.set(None, self.now.saturating_add(MUTED_NS), OWN | token);
+        self.muted.push(Muted { number: fd.as_raw_fd(), token, interest, timer });
+    }
+
+    fn end_muting(&mut self, token: u64) -> Option<Muted> {
+        let at = self.muted.iter().position(|m| m.token == token)?;
+        let muted = self.muted.swap_remove(at);
+        self.timers.cancel(muted.timer);
+        Some(muted)
+    }
+
+    /// Sets a timer to `deadline` (ns of the base's clock), or moves the one given, whose id stays. Among equal deadlines the one set last is the last.
+    ///
+    /// An id is dead once its timer has expired or was cancelled, and may come back for another timer: the owner forgets it then.
+    pub fn set_timer(&mut self, timer: Option<TimerId>, deadline: u64, token: u64) -> TimerId {
+        debug_assert_eq!(token & OWN, 0, "the top bit is the base's own");
+        self.timers.set(timer, deadline, token)
+    }
+
+    /// Cancels a timer; a dead id that has not come back is harmless.
+    pub fn cancel_timer(&mut self, timer: TimerId) {
+        self.timers.cancel(timer);
+    }
+
+    /// The earliest deadline, those of muted watches included.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.next()
+    }
+
+    /// How long it is to [`Base::next_deadline`] by a fresh look at the clock; zero if it is due.
+    pub fn until_next_timer(&self) -> Option<Duration> {
+        let next = self.timers.next()?;
+        Some(Duration::from_nanos(next.saturating_sub(self.read_clock())))
+    }
+
+    /// How many timers are set.
+    pub fn timers(&self) -> usize {
+        self.timers.len() - self.muted.len()
+    }
+
+    /// The time in ns, as of the last wait or [`Base::refresh_now`].
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Reads the clock.
+    pub fn refresh_now(&mut self) -> u64 {
+        self.now = self.read_clock();
+        self.now
+    }
+
+    fn read_clock(&self) -> u64 {
+        match &self.clock {
+            Clock::Monotonic => sys::monotonic_ns(),
+            Clock::Manual(ns) => ns.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Catches a signal of this process; adding it again changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidInput`: not a signal, or one that can't be caught. `EMFILE`, `ENFILE` with the first.
+    pub fn add_signal(&mut self, signo: i32) -> io::Result<()> {
+        if let Some(signals) = &mut self.signals {
+            return signals.add(signo);
+        }
+        let mut signals = Signals::new()?;
+        signals.add(signo)?;
+        self.backend.watch(signals.as_fd(), SIGNALS, READ, Entry::New).map_err(as_fault)?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    /// Stops catching a signal; what came of it and was not yet returned is forgotten.
+    pub fn remove_signal(&mut self, signo: i32) {
+        if let Some(signals) = &mut self.signals {
+            signals.remove(signo);
+        }
+    }
+
+    /// The signals that are caught, in the order of their numbers.
+    pub fn signals(&self) -> impl Iterator<Item = i32> {
+        self.signals.iter().flat_map(Signals::wanted)
+    }
+
+    /// What other threads wake this base with. The first one costs an fd, others are clones.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn waker(&mut self) -> io::Result<Waker> {
+        if let Some(mailbox) = &self.mailbox {
+            return Ok(Waker(Arc::clone(mailbox)));
+        }
+        let mailbox = Arc::new(Mailbox { wake: Wake::new()?, pending: AtomicBool::new(false) });
+        self.backend.watch(mailbox.wake.as_fd(), MAIL, READ, Entry::New).map_err(as_fault)?;
+        self.mailbox = Some(Arc::clone(&mailbox));
+        Ok(Waker(mailbox))
+    }
+
+    /// Waits for at most `timeout` (`None` = for ever), refreshes [`Base::now`], and appends what became active: watches in the backend's order, then
+    /// signals, then mail.
+    ///
+    /// Timers do not bound the wait: an owner who wants that passes [`Base::until_next_timer`], and calls [`Base::expire`] after. It may return early with nothing.
+    ///
+    /// # Errors
+    /// What the backend's wait gave (`ENOMEM`).
+    pub fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Activation>) -> io::Result<()> {
+        let timeout = match self.clock {
+            Clock::Manual(_) => timeout.map(|_| Duration::ZERO),
+            Clock::Monotonic => timeout,
+        };
+        self.reports.clear();
+        let waited = self.backend.wait(timeout, &mut self.reports);
+        self.refresh_now();
+        waited?;
+        let (mut mail, mut signals) = (false, false);
+        for i in 0..self.reports.len() {
+            let Report { token, ready } = self.reports[i];
+            if token & OWN == 0 {
+                if self.muted.is_empty() || self.is_heard(token, ready) {
+                    out.push(Activation::Ready { token, ready });
+                }
+                continue;
+            }
+            match token {
+                MAIL => mail = true,
+                SIGNALS => signals = true,
+                _ => self.arm_pollable(None)?,
+            }
+        }
+        if signals {
+            if let Some(signals) = &self.signals {
+                signals.take(&mut self.taken);
+                out.extend(self.taken.drain(..).map(Activation::Signal));
+            }
+        }
+        if mail {
+            if let Some(mailbox) = &self.mailbox {
+                mailbox.take();
+                out.push(Activation::Mail);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a report is passed on: not if its watch is muted and it holds nothing new.
+    fn is_heard(&mut self, token: u64, ready: What) -> bool {
+        let Some(muted) = self.muted.iter().find(|m| m.token == token) else { return true };
+        if (ready & muted.interest.what).is_empty() {
+            return false;
+        }
+        if let Some(muted) = self.end_muting(token) {
+            self.backend.unmute(muted.number, token, muted.interest);
+        }
+        true
+    }
+
+    /// Appends all timers that are due at [`Base::now`], by deadline and then in the order of setting; they are gone from the base.
+    pub fn expire(&mut self, out: &mut Vec<Activation>) {
+        while let Some((token, deadline)) = self.timers.pop_due(self.now) {
+            if token & OWN == 0 {
+                out.push(Activation::Timer { token, deadline });
+            } else if let Some(at) = self.muted.iter().position(|m| m.token == token & !OWN) {
+                let muted = self.muted.swap_remove(at);
+                self.backend.unmute(muted.number, muted.token, muted.interest);
+            }
+        }
+    }
+
+    /// An fd that is readable when this base has something to do, for nesting it in another loop: an epoll. When it is readable, call `wait` with no time
+    /// and then `expire`; it is readable for timers only as far as [`Base::arm_pollable`] says so.
+    ///
+    /// With epoll it is the backend itself and costs nothing; other methods have an epoll kept alongside from the first call on.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENOSPC` with the first call.
+    pub fn pollable(&mut self) -> io::Result<BorrowedFd<'_>> {
+        if self.alarm.is_none() {
+            self.backend.make_pollable()?;
+            let alarm = Alarm::new()?;
+            self.backend.watch(alarm.as_fd(), ALARM, READ, Entry::New).map_err(as_fault)?;
+            self.alarm = Some(alarm);
+        }
+        self.backend.pollable().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes the pollable fd readable from `deadline` on: usually [`Base::next_deadline`], before going to sleep in the outer loop. `Some(0)` or a time that has
+    /// passed: at once; `None`: not because of a timer. A system call only if it differs from the last one. Nothing happens before the first
+    /// [`Base::pollable`]. A wait that sees the deadline passed disarms it.
+    ///
+    /// # Errors
+    /// None that the kernel documents.
+    pub fn arm_pollable(&mut self, deadline: Option<u64>) -> io::Result<()> {
+        let Some(alarm) = &self.alarm else { return Ok(()) };
+        let real = match self.clock {
+            Clock::Monotonic => deadline,
+            Clock::Manual(_) => deadline.filter(|d| *d <= self.read_clock()).map(|_| 0),
+        };
+        if self.armed != real {
+            alarm.set(real)?;
+            self.armed = real;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Base {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Base")
+            .field("method", &self.method())
+            .field("timers", &self.timers())
+            .field("muted", &self.muted.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// For the base's own fds, where a refusal has no other meaning than that the kernel is out of something.
+fn as_fault(e: WatchError) -> io::Error {
+    match e {
+        WatchError::Os(e) => e,
+        other => io::Error::other(other),
+    }
+}
