@@ -187,7 +187,7 @@ impl Builder {
             muted: Vec::new(),
             flow: Flow { current: NIL, ..Flow::default() },
             link,
-            park: Park { linger, ..Park::default() },
+            park: Park::new(linger),
             next_generation: 0,
             nested: false,
             callbacks: 0,
@@ -403,7 +403,8 @@ impl EventBase {
             Ok(_) => Err(Error::Lost),
             Err(Error::NeedsEvd) => {
                 let mut state = self.core.state.borrow_mut();
-                let ids: Vec<u32> = state.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| *id).collect();
+                let ids: Vec<u32> =
+                    state.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| *id).collect();
                 for &id in &ids {
                     state.activate(id, What::empty(), 1);
                 }
@@ -418,7 +419,13 @@ impl EventBase {
     ///
     /// # Errors
     /// `NeedsEvd`, `BadName`, `Refused` (the name is taken, a limit), `Lost`, `Forked`.
-    pub fn hold(&self, name: &str, fd: impl AsFd, attachment: &[u8], ttl: Option<Duration>) -> Result<(), Error> {
+    pub fn hold(
+        &self,
+        name: &str,
+        fd: impl AsFd,
+        attachment: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
         self.with_evd(|state| state.hold(name, fd.as_fd(), attachment, ttl, false))
     }
 
@@ -426,7 +433,13 @@ impl EventBase {
     ///
     /// # Errors
     /// As [`EventBase::hold`].
-    pub fn hold_anew(&self, name: &str, fd: impl AsFd, attachment: &[u8], ttl: Option<Duration>) -> Result<(), Error> {
+    pub fn hold_anew(
+        &self,
+        name: &str,
+        fd: impl AsFd,
+        attachment: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
         self.with_evd(|state| state.hold(name, fd.as_fd(), attachment, ttl, true))
     }
 
@@ -501,7 +514,8 @@ impl AsFd for EventBase {
     /// # Panics
     /// If there is no fd left for it: [`EventBase::pollable`] returns that as an error.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pollable().expect("no fd is left for the base's own; ask pollable() first to get this as an error")
+        self.pollable()
+            .expect("no fd is left for the base's own; ask pollable() first to get this as an error")
     }
 }
 
@@ -525,6 +539,9 @@ impl Drop for EventBase {
 
 impl std::fmt::Debug for EventBase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventBase").field("method", &self.method()).field("link", &self.link()).finish_non_exhaustive()
+        f.debug_struct("EventBase")
+            .field("method", &self.method())
+            .field("link", &self.link())
+            .finish_non_exhaustive()
     }
 }

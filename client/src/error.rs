@@ -56,7 +56,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NotRunning { path, cause } => write!(f, "evd is not running at {}: {cause}", path.display()),
+            Error::NotRunning { path, cause } => {
+                write!(f, "evd is not running at {}: {cause}", path.display())
+            }
             Error::Refused(r) => write!(f, "evd refused: {}", evd_proto::name::printable(&r.text)),
             Error::WrongVersion { ours, theirs } => write!(
                 f,
@@ -108,7 +110,9 @@ impl From<WatchError> for Error {
             WatchError::BadFd => Error::BadFd,
             WatchError::Loop => Error::NotWatchable("it would wait for itself, or is nested too deep"),
             WatchError::Unsupported(what) => Error::Combination(what),
-            WatchError::Full => Error::NotWatchable("the kernel's limit on watches is reached (fs.epoll.max_user_watches)"),
+            WatchError::Full => {
+                Error::NotWatchable("the kernel's limit on watches is reached (fs.epoll.max_user_watches)")
+            }
             WatchError::Os(e) => Error::Os(e),
             other => Error::Os(io::Error::other(other.to_string())),
         }

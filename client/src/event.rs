@@ -113,7 +113,10 @@ impl Event<NoFd> {
     ///
     /// # Errors
     /// `Forked`.
-    pub fn user(base: &EventBase, callback: impl FnMut(&Event<NoFd>, What) + 'static) -> Result<Event<NoFd>, Error> {
+    pub fn user(
+        base: &EventBase,
+        callback: impl FnMut(&Event<NoFd>, What) + 'static,
+    ) -> Result<Event<NoFd>, Error> {
         Event::timer(base, What::PERSIST, callback)
     }
 

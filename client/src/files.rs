@@ -64,7 +64,8 @@ impl State {
             self.drop_watch(w);
             return;
         }
-        let interest = self.newest_first(first).fold(What::empty(), |all, e| all | (self.slot(e).what & What::IO));
+        let interest =
+            self.newest_first(first).fold(What::empty(), |all, e| all | (self.slot(e).what & What::IO));
         // Only ever smaller here, and a smaller interest on an open fd can't be refused.
         let _ = self.change_interest(w, interest);
     }
@@ -111,13 +112,12 @@ impl State {
 
     /// Replaces the whole interest of a watch. On an error nothing has changed.
     fn change_interest(&mut self, w: u32, interest: What) -> Result<(), Error> {
-        let watch = self.watch_mut(w);
-        let before = watch.interest;
+        let before = self.watch(w).interest;
         if interest == before {
             return Ok(());
         }
-        watch.interest = interest;
-        match watch.place {
+        self.watch_mut(w).interest = interest;
+        match self.watch(w).place {
             Place::Local => {
                 if let Err(e) = self.watch_locally(w, Entry::Known) {
                     self.watch_mut(w).interest = before;
@@ -307,7 +307,10 @@ impl State {
                 let before = self.watch(w).fired_at;
                 if !self.fire(w, ready & self.known_bits()) {
                     self.mute(w);
-                } else if self.base.now().saturating_sub(before) <= self.park.linger && before != 0 && self.park.linger > 0 {
+                } else if self.base.now().saturating_sub(before) <= self.park.linger
+                    && before != 0
+                    && self.park.linger > 0
+                {
                     self.fall_back(w);
                 }
             }

@@ -1,8 +1,8 @@
 //! Holds: fds that evd keeps by name, beyond their owner's life.
 
+use crate::Error;
 use crate::line::{Line, Reply};
 use crate::state::State;
-use crate::Error;
 use evd_proto::name;
 use evd_proto::reply::HoldInfo;
 use evd_proto::request::{Drop, Hold, ListHolds, Take, Taken};

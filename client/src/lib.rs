@@ -41,10 +41,10 @@ mod turn;
 
 pub use base::{Builder, EventBase, Triggered};
 pub use error::Error;
-pub use event::{Event, EventKey, NoFd};
 pub use evd::backend::Features;
 pub use evd_proto::What;
 pub use evd_proto::reply::{HoldInfo, Refused};
+pub use event::{Event, EventKey, NoFd};
 pub use handle::Handle;
 pub use hold::Held;
 pub use link::LinkState;

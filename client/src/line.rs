@@ -89,7 +89,8 @@ impl Line {
             }
             _ => Error::Os(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
         })?;
-        let mut line = Line { channel: Channel::new(socket), serial: 0, hello_at: sys::monotonic_ns(), unsent: false };
+        let mut line =
+            Line { channel: Channel::new(socket), serial: 0, hello_at: sys::monotonic_ns(), unsent: false };
         line.post(&Hello {
             versions: (OLDEST_VERSION, PROTOCOL_VERSION),
             features: 0,

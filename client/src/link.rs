@@ -242,7 +242,10 @@ impl State {
 
     /// Whether something is at evd that this process would miss if evd did not wake it.
     pub fn relies_on_evd(&self) -> bool {
-        self.park.parked > 0 || self.park.timers_at_evd > 0 || !self.names.is_empty() || !self.daemon_signals.is_empty()
+        self.park.parked > 0
+            || self.park.timers_at_evd > 0
+            || !self.names.is_empty()
+            || !self.daemon_signals.is_empty()
     }
 
     /// Asks the kernel whether evd's thread still runs: that costs evd nothing. Where it can't be seen, and where it looks stuck, evd is asked itself.
@@ -250,7 +253,11 @@ impl State {
         let liveness = self.link.liveness;
         self.link.next_check = now + liveness;
         let Some(up) = self.link.up() else { return };
-        let state = if up.visible { sys::process_state(up.welcome.pid, up.welcome.tid) } else { ProcessState::Unknown };
+        let state = if up.visible {
+            sys::process_state(up.welcome.pid, up.welcome.tid)
+        } else {
+            ProcessState::Unknown
+        };
         let ask = match state {
             ProcessState::Stopped => return self.lose("evd is stopped".to_owned()),
             ProcessState::Gone => return self.lose("evd is gone".to_owned()),
@@ -352,7 +359,8 @@ impl State {
         drop(up);
         self.connect_later();
         let nowhere = |p| matches!(p, Place::Parked | Place::Out);
-        let back: Vec<u32> = self.watches.iter().filter(|(_, w)| nowhere(w.place)).map(|(w, _)| w as u32).collect();
+        let back: Vec<u32> =
+            self.watches.iter().filter(|(_, w)| nowhere(w.place)).map(|(w, _)| w as u32).collect();
         for w in back {
             self.fall_back(w);
         }
@@ -398,9 +406,12 @@ impl State {
             match came {
                 Incoming::Active(active) => self.take_active(&active),
                 Incoming::Attend(on) => self.park.attended = on,
-                Incoming::Closing(reason) => self.lose(format!("evd ended: {}", evd_proto::name::printable(&reason))),
+                Incoming::Closing(reason) => {
+                    self.lose(format!("evd ended: {}", evd_proto::name::printable(&reason)))
+                }
                 Incoming::Welcome(welcome) => {
-                    if let Phase::Greeting(line, until) = std::mem::replace(&mut self.link.phase, Phase::Off) {
+                    if let Phase::Greeting(line, until) = std::mem::replace(&mut self.link.phase, Phase::Off)
+                    {
                         // Marks the socket as watched already.
                         self.link.phase = Phase::Pause(until);
                         self.base.unwatch(line.as_fd(), LINK_TOKEN);

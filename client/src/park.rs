@@ -59,6 +59,10 @@ pub(crate) struct Park {
 }
 
 impl Park {
+    pub fn new(linger: u64) -> Park {
+        Park { linger, ..Park::default() }
+    }
+
     fn info(&mut self, w: u32) -> &mut Info {
         let at = w as usize;
         if self.infos.len() <= at {
@@ -199,7 +203,11 @@ impl State {
 
     /// Arms watches at evd. Those it does not take stay, or become, local.
     fn park(&mut self, list: &[u32]) {
-        let most = self.link.up().map_or(1, |up| up.welcome.limits.fds_per_frame.clamp(1, evd_proto::MAX_FDS as u32)) as usize;
+        let most = self
+            .link
+            .up()
+            .map_or(1, |up| up.welcome.limits.fds_per_frame.clamp(1, evd_proto::MAX_FDS as u32))
+            as usize;
         let limit = self.link.up().map_or(0, |up| up.welcome.limits.watches);
         let mut batch = Batch::default();
         let mut full = false;
@@ -230,7 +238,8 @@ impl State {
         }
         let file = self.park.info(w).file;
         // evd can't see what this process's signalfd would report, and the kernel passes no io_uring.
-        let stays = file.is_none_or(|f| matches!(f.kind, FileKind::Regular | FileKind::SignalFd | FileKind::IoUring));
+        let stays =
+            file.is_none_or(|f| matches!(f.kind, FileKind::Regular | FileKind::SignalFd | FileKind::IoUring));
         let one_file = file.filter(FileId::is_one_file);
         let twin = one_file.and_then(|f| self.park.files.get(&f)).is_some_and(|other| *other != w);
         if pinned || stays || twin || w >= limit {
@@ -382,7 +391,10 @@ impl State {
         if self.park.dirty_timers.is_empty() {
             return;
         }
-        let Some((offset, limit)) = self.link.up().map(|up| (up.clock_offset, up.welcome.limits.timers)) else { return };
+        let Some((offset, limit)) = self.link.up().map(|up| (up.clock_offset, up.welcome.limits.timers))
+        else {
+            return;
+        };
         let mut body = Timers { set: Vec::new(), cancel: Vec::new() };
         for id in std::mem::take(&mut self.park.dirty_timers) {
             let mut wanted = 0;
@@ -444,7 +456,10 @@ impl State {
     fn send_report(&mut self) {
         let now = self.base.now();
         let park = &mut self.park;
-        let news = !park.reports.is_empty() || !park.gone.is_empty() || !park.labels.is_empty() || park.report_signals;
+        let news = !park.reports.is_empty()
+            || !park.gone.is_empty()
+            || !park.labels.is_empty()
+            || park.report_signals;
         if !news || (now < park.next_report && !park.attended) {
             return;
         }
@@ -455,7 +470,8 @@ impl State {
         let mut gone = std::mem::take(&mut self.park.gone);
         self.park.report_signals = false;
         loop {
-            let mut body = Report { signals, callbacks: self.callbacks, wakeups: self.wakeups, ..Report::default() };
+            let mut body =
+                Report { signals, callbacks: self.callbacks, wakeups: self.wakeups, ..Report::default() };
             body.gone = gone.split_off(gone.len().saturating_sub(BATCH));
             // An index that is in use again is not gone.
             body.gone.retain(|w| !self.watches.contains(*w as usize));

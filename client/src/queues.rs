@@ -20,11 +20,6 @@ impl Queues {
         Queues { queues: vec![Queue { head: NIL, tail: NIL }; priorities], len: 0 }
     }
 
-    /// Active events in all.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -8,7 +8,6 @@ use crate::park::GRACE;
 use crate::state::{Call, Core, Flow, Mail, NIL, Place, Source, State};
 use crate::{Error, EventBase};
 use evd::base::Activation;
-use evd_proto::What;
 use evd_proto::sys::{PollFd, poll};
 use std::rc::Rc;
 use std::time::Duration;
@@ -192,7 +191,8 @@ impl State {
     /// For a loop of the user's own that polls the base's fd: everything as before a wait, but the waiting.
     pub fn arm_nested(&mut self) {
         self.base.refresh_now();
-        let ready = !self.queues.is_empty() || !self.always.is_empty() || self.settle() || !self.queues.is_empty();
+        let ready =
+            !self.queues.is_empty() || !self.always.is_empty() || self.settle() || !self.queues.is_empty();
         let deadline = if ready {
             Some(0)
         } else {
@@ -242,7 +242,10 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
                 break Ended::Break;
             }
             let may_wait = state.queues.is_empty() && !flags.contains(LoopFlags::NONBLOCK);
-            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && core.shared.mail().is_empty() {
+            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY)
+                && state.is_empty()
+                && core.shared.mail().is_empty()
+            {
                 break Ended::Empty;
             }
             state.turn(may_wait)?;
