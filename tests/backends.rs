@@ -10,7 +10,7 @@ use evd::backend::{self, Entry, Epoll, Features, Interest, Mode, WatchError};
 use evd::base::{Activation, Base, Clock, Config, TimerId};
 use evd_proto::{What, sys};
 use std::collections::BTreeMap;
-use std::io::{Write, pipe};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -156,7 +156,7 @@ fn wait(base: &mut Base) -> Vec<Activation> {
 #[test]
 fn an_edge_is_refused_where_it_can_not_be_done() {
     each_method(|name, mut base| {
-        let (r, _w) = pipe().unwrap();
+        let (r, _w) = os::pipe();
         let edge = Interest { what: What::READ, mode: Mode::Edge };
         let got = base.watch(r.as_fd(), 1, edge, Entry::New);
         match (base.features().contains(Features::ET), got) {
@@ -170,7 +170,7 @@ fn an_edge_is_refused_where_it_can_not_be_done() {
 #[test]
 fn wrong_hints_cost_nothing_but_a_call() {
     each_method(|name, mut base| {
-        let (r, mut w) = pipe().unwrap();
+        let (r, mut w) = os::pipe();
         w.write_all(b"x").unwrap();
         for (token, entry) in [(1, Entry::Known), (2, Entry::New), (3, Entry::New), (4, Entry::Known)] {
             base.watch(r.as_fd(), token, READ, entry).unwrap();
@@ -187,8 +187,8 @@ fn wrong_hints_cost_nothing_but_a_call() {
 fn an_fd_closed_while_watched_does_not_stop_the_others() {
     sys::raise_open_files().unwrap();
     each_method(|name, mut base| {
-        let (r, mut w) = pipe().unwrap();
-        let (dead, _w) = pipe().unwrap();
+        let (r, mut w) = os::pipe();
+        let (dead, _w) = os::pipe();
         // A number that no other test takes when it is free.
         let high = os::dup_above(dead.as_fd(), 9000);
         base.watch(high.as_fd(), 1, READ, Entry::New).unwrap();
@@ -209,7 +209,7 @@ fn a_muted_watch_is_heard_again_after_a_second() {
         let clock = Clock::Manual(Arc::clone(&ns));
         let config = Config { method: Some(method.into()), ignore_env: true, clock, ..Config::default() };
         let mut base = Base::new(&config).unwrap();
-        let (r, w) = pipe().unwrap();
+        let (r, w) = os::pipe();
         let closed = Interest { what: What::CLOSED, mode: Mode::Level };
         base.watch(r.as_fd(), 7, closed, Entry::New).unwrap();
         drop(w);
@@ -238,7 +238,7 @@ fn a_muted_watch_is_heard_again_after_a_second() {
 #[test]
 fn muting_a_watch_that_has_what_it_wants_changes_nothing() {
     each_method(|name, mut base| {
-        let (r, mut w) = pipe().unwrap();
+        let (r, mut w) = os::pipe();
         base.watch(r.as_fd(), 7, READ, Entry::New).unwrap();
         base.mute(r.as_fd(), 7, READ);
         w.write_all(b"x").unwrap();
@@ -253,7 +253,7 @@ fn kinds_come_in_their_order_and_timers_by_the_bases_clock() {
     let ns = Arc::new(AtomicU64::new(100));
     let config = Config { clock: Clock::Manual(Arc::clone(&ns)), ..Config::default() };
     let mut base = Base::new(&config).unwrap();
-    let (r, mut w) = pipe().unwrap();
+    let (r, mut w) = os::pipe();
     base.waker().unwrap().wake();
     base.add_signal(libc::SIGWINCH).unwrap();
     base.add_signal(libc::SIGWINCH).unwrap();

@@ -1,11 +1,22 @@
 //! The system calls that the cases need and std lacks.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 fn check(ret: libc::c_int) -> libc::c_int {
     assert!(ret >= 0, "{}", io::Error::last_os_error());
     ret
+}
+
+/// The reading and the writing end of a pipe.
+pub fn pipe() -> (File, File) {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` is room for two numbers.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) });
+    // SAFETY: the kernel has just made it; nobody else owns it.
+    let own = |number| File::from(unsafe { OwnedFd::from_raw_fd(number) });
+    (own(ends[0]), own(ends[1]))
 }
 
 /// A dup of `fd` with a number of at least `least`.

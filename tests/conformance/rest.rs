@@ -3,7 +3,7 @@
 use super::{Files, Fired, Loop, os, quiet, until};
 use evd::backend::Mode;
 use evd_proto::What;
-use std::io::{Read, Write, pipe};
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ pub fn a_wake_from_another_thread_is_seen_once(l: &mut impl Loop) {
     // And while the loop is asleep, or just before or after.
     for _ in 0..20 {
         let wake = l.waker();
-        let thread = std::thread::spawn(move || wake());
+        let thread = std::thread::spawn(wake);
         assert_eq!(next(l, 1), [Fired::Wake]);
         thread.join().unwrap();
     }
@@ -106,7 +106,7 @@ pub fn a_wake_from_another_thread_is_seen_once(l: &mut impl Loop) {
 
 pub fn the_own_fd_is_readable_for_a_ready_watch_and_only_then(l: &mut impl Loop) {
     // One watch made before the own fd is asked for, and one after.
-    let ((mut r1, mut w1), (r2, mut w2)) = (pipe().unwrap(), pipe().unwrap());
+    let ((mut r1, mut w1), (r2, mut w2)) = (os::pipe(), os::pipe());
     let one = l.watch(None, r1.as_fd(), What::READ, Mode::Level).unwrap();
     assert!(!l.poll_outside(5));
     let two = l.watch(None, r2.as_fd(), What::READ, Mode::OneShot).unwrap();

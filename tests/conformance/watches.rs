@@ -4,15 +4,16 @@ use super::{Files, Fired, Loop, Refused, os, quiet, until};
 use evd::backend::{Features, Mode};
 use evd_proto::{What, sys};
 use std::collections::BTreeSet;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// A pipe with a byte in it.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (r, mut w) = pipe().unwrap();
+fn full_pipe() -> (File, File) {
+    let (r, mut w) = os::pipe();
     w.write_all(b"x").unwrap();
     (r, w)
 }
@@ -22,7 +23,7 @@ fn take_one(mut from: impl Read) {
 }
 
 pub fn level_reports_with_every_wait(l: &mut impl Loop) {
-    let (r, mut w) = pipe().unwrap();
+    let (r, mut w) = os::pipe();
     let id = l.watch(None, r.as_fd(), What::READ, Mode::Level).unwrap();
     quiet(l);
     w.write_all(b"x").unwrap();
@@ -57,7 +58,7 @@ pub fn one_shot_rests_in_both_directions(l: &mut impl Loop) {
 }
 
 pub fn edge_reports_once_for_each_edge(l: &mut impl Loop) {
-    let (r, mut w) = pipe().unwrap();
+    let (r, mut w) = os::pipe();
     if !l.features().contains(Features::ET) {
         return;
     }
@@ -112,7 +113,7 @@ pub fn write_is_reported_while_there_is_room(l: &mut impl Loop) {
 }
 
 pub fn hang_up_counts_as_read(l: &mut impl Loop) {
-    let (r, w) = pipe().unwrap();
+    let (r, w) = os::pipe();
     let id = l.watch(None, r.as_fd(), What::READ, Mode::Level).unwrap();
     quiet(l);
     drop(w);
@@ -122,7 +123,7 @@ pub fn hang_up_counts_as_read(l: &mut impl Loop) {
 
 /// Counted by the time that waits take when nothing disturbs them, which is a least time and so right on a slow machine too.
 pub fn hang_up_that_nobody_wants_does_not_spin(l: &mut impl Loop) {
-    let (r, w) = pipe().unwrap();
+    let (r, w) = os::pipe();
     let id = l.watch(None, r.as_fd(), What::CLOSED, Mode::Level).unwrap();
     drop(w);
     let (waits, ms, early) = (50, 10, 10);
@@ -157,7 +158,7 @@ pub fn closed_is_seen_on_a_socket_that_was_watched_before_it_was_connected(l: &m
 }
 
 pub fn two_fds_report_under_their_own_ids(l: &mut impl Loop) {
-    let ((r1, mut w1), (r2, mut w2)) = (pipe().unwrap(), pipe().unwrap());
+    let ((r1, mut w1), (r2, mut w2)) = (os::pipe(), os::pipe());
     let one = l.watch(None, r1.as_fd(), What::READ, Mode::Level).unwrap();
     let two = l.watch(None, r2.as_fd(), What::READ, Mode::Level).unwrap();
     w2.write_all(b"x").unwrap();
@@ -200,7 +201,7 @@ pub fn unwatch_stops_reports(l: &mut impl Loop) {
 
 pub fn a_number_used_again_at_once_is_a_new_watch(l: &mut impl Loop) {
     let (old, _w) = full_pipe();
-    let (new, mut w) = pipe().unwrap();
+    let (new, mut w) = os::pipe();
     let number = OwnedFd::from(old);
     let id = l.watch(None, number.as_fd(), What::READ, Mode::Level).unwrap();
     assert_eq!(until(l), [Fired::Ready(id, What::READ)]);
@@ -230,7 +231,7 @@ pub fn a_number_above_1024_works(l: &mut impl Loop) {
 pub fn a_thousand_fds_at_once_are_all_reported(l: &mut impl Loop) {
     sys::raise_open_files().unwrap();
     let pipes: Vec<_> = (0..1000).map(|_| full_pipe()).collect();
-    let watch = |(r, _): &(PipeReader, _)| l.watch(None, r.as_fd(), What::READ, Mode::OneShot).unwrap();
+    let watch = |(r, _): &(File, _)| l.watch(None, r.as_fd(), What::READ, Mode::OneShot).unwrap();
     let ids: BTreeSet<_> = pipes.iter().map(watch).collect();
     let mut seen = BTreeSet::new();
     while seen.len() < ids.len() {
@@ -245,7 +246,7 @@ pub fn a_thousand_fds_at_once_are_all_reported(l: &mut impl Loop) {
 }
 
 pub fn a_file_that_is_always_ready_is_refused_or_reported(l: &mut impl Loop) {
-    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let file = File::open("/proc/self/exe").unwrap();
     let watched = l.watch(None, file.as_fd(), What::READ, Mode::Level);
     match l.files() {
         Files::Refused => assert_eq!(watched, Err(Refused::AlwaysReady)),
