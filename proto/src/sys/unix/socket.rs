@@ -95,11 +95,14 @@ pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// `WouldBlock`: the peer does not read. `ETOOMANYREFS`: too many fds of this uid are in flight. `EBADF`: one of `fds` is not open. `BrokenPipe`,
-/// `ConnectionReset`: the peer is gone. `EINVAL`: an fd that can't be passed.
+/// `ConnectionReset`: the peer is gone. `InvalidInput`: an fd that can't be passed, or more than 253 of them.
 ///
 /// Source: sendmsg(2), unix(7).
 pub fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
-    debug_assert!(fds.len() <= MOST_FDS);
+    if fds.len() > MOST_FDS {
+        // As the kernel would; but there is no room to ask it.
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut room = ControlRoom::new();
     // SAFETY: all zeroes is a valid msghdr.
