@@ -3,6 +3,8 @@
 //! Whatever comes, a receiver gives the frames that were sent or an error: it never panics, never allocates for a claim, never keeps more fds than
 //! a header may announce.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+
 use evd_proto::channel::{Channel, Fill, Input, Output, Scratch};
 use evd_proto::frame::{self, Body, FrameError, HEADER, Kind, MAX_BODY, MAX_WITH_FDS};
 use evd_proto::notice::{Active, Closing};
@@ -12,8 +14,8 @@ use evd_proto::sys::{self, identify};
 use evd_proto::{MAX_FDS, What};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Notes the largest single allocation of the thread.
 struct Watched;
@@ -117,18 +119,18 @@ fn seen(bytes: &[u8], inodes: Vec<u64>) -> Seen {
     Seen { kind: header.kind, serial: header.serial, body: bytes[HEADER..].to_vec(), inodes }
 }
 
-fn pipes(n: usize) -> Vec<PipeReader> {
-    (0..n).map(|_| io::pipe().unwrap().0).collect()
+fn sockets(n: usize) -> Vec<OwnedFd> {
+    (0..n).map(|_| sys::socketpair().unwrap().0).collect()
 }
 
-fn raw(fds: &[PipeReader]) -> Vec<RawFd> {
+fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
     fds.iter().map(AsRawFd::as_raw_fd).collect()
 }
 
 #[test]
 fn any_split_of_a_stream_gives_the_same_frames() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let files = pipes(7);
+    let files = sockets(7);
     for _ in 0..300 {
         let (a, b) = sys::socketpair().unwrap();
         let (mut input, mut got, mut expected) = (Input::default(), Vec::new(), Vec::new());
@@ -171,7 +173,7 @@ fn any_split_of_a_stream_gives_the_same_frames() {
 #[test]
 fn fds_find_their_frame_when_a_full_buffer_cuts_the_message() {
     let room = 2 * (HEADER + MAX_BODY);
-    let files = pipes(2);
+    let files = sockets(2);
     let small = bytes_of(2, 0, &Sync {});
     let mut last = bytes_of(3, 2, &arm(2));
     let with_fds = [&small[..], &last].concat();
@@ -203,7 +205,7 @@ fn fds_find_their_frame_when_a_full_buffer_cuts_the_message() {
 
 #[test]
 fn what_waits_goes_with_a_frame_that_has_fds_and_keeps_its_order() {
-    let files = pipes(2);
+    let files = sockets(2);
     for waiting in [0, 1, 100, 400, 900, 1500] {
         let (a, b) = sys::socketpair().unwrap();
         let mut output = Output::default();
@@ -218,6 +220,43 @@ fn what_waits_goes_with_a_frame_that_has_fds_and_keeps_its_order() {
             [seen(&bytes_of(1, 0, &timers(waiting)), vec![]), seen(&bytes_of(2, 2, &arm(2)), inodes)]
         );
     }
+}
+
+/// The kernel hands out the fds with the first byte of their message, so that shows whether what waited was in it.
+#[test]
+fn a_message_with_fds_is_never_longer_than_the_kernel_takes_whole() {
+    let files = sockets(1);
+    for (waiting, watches, together) in
+        [(100, 1, true), (100, 1000, true), (600, 1000, false), (1000, 1, false)]
+    {
+        let (a, b) = sys::socketpair().unwrap();
+        let mut output = Output::default();
+        output.push(1, &timers(waiting)).unwrap();
+        assert!(output.send_with_fds(a.as_fd(), 2, &arm(watches), &raw(&files)).unwrap());
+        let mut fds = Vec::new();
+        sys::recv(b.as_fd(), &mut [0], &mut fds).unwrap();
+        assert_eq!(fds.len() == 1, together, "{waiting} timers before {watches} watches");
+    }
+}
+
+#[test]
+fn a_frame_with_fds_goes_behind_what_was_sent_in_part() {
+    let (a, b) = sys::socketpair().unwrap();
+    let files = sockets(1);
+    let mut output = Output::default();
+    let (mut input, mut got, mut expected) = (Input::default(), Vec::new(), Vec::new());
+    let mut serial = 0;
+    while output.flush(a.as_fd()).unwrap() {
+        serial += 1;
+        output.push(serial, &timers(5000)).unwrap();
+        expected.push(seen(&bytes_of(serial, 0, &timers(5000)), vec![]));
+    }
+    assert!(!output.send_with_fds(a.as_fd(), serial + 1, &arm(1), &raw(&files)).unwrap());
+    drain(b.as_fd(), &mut input, &mut got).unwrap();
+    assert!(output.send_with_fds(a.as_fd(), serial + 1, &arm(1), &raw(&files)).unwrap());
+    drain(b.as_fd(), &mut input, &mut got).unwrap();
+    expected.push(seen(&bytes_of(serial + 1, 1, &arm(1)), vec![inode(&files[0])]));
+    assert!(got == expected);
 }
 
 #[test]
@@ -239,7 +278,7 @@ fn a_long_frame_without_fds_may_go_the_same_way() {
 #[test]
 fn a_frame_with_fds_that_can_not_be_sent_leaves_what_waits_as_it_was() {
     let (a, b) = sys::socketpair().unwrap();
-    let files = pipes(1);
+    let files = sockets(1);
     let mut output = Output::default();
     output.push(1, &Sync {}).unwrap();
     let before = output.len();
@@ -263,7 +302,7 @@ fn a_frame_with_fds_that_can_not_be_sent_leaves_what_waits_as_it_was() {
 #[test]
 fn more_fds_than_the_kernel_takes_are_refused_before_it_is_asked() {
     let (a, _b) = sys::socketpair().unwrap();
-    let file = &pipes(1)[0];
+    let file = &sockets(1)[0];
     for count in [MAX_FDS + 1, 320, 1000, 5000] {
         let error = sys::send(a.as_fd(), b"x", &vec![file.as_raw_fd(); count]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{count}: {error}");
@@ -282,7 +321,7 @@ fn receive(bytes: &[u8], fds: &[RawFd]) -> Result<Vec<Seen>, FrameError> {
 
 #[test]
 fn another_number_of_fds_than_announced_is_an_error() {
-    let files = pipes(3);
+    let files = sockets(3);
     let fds = raw(&files);
     let claims = |n| bytes_of(1, n, &arm(2));
     assert_eq!(receive(&claims(2), &fds[..2]).unwrap()[0].inodes.len(), 2);
@@ -302,7 +341,7 @@ fn another_number_of_fds_than_announced_is_an_error() {
 #[test]
 fn fds_that_no_header_announces_are_not_collected() {
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let file = &pipes(1)[0];
+    let file = &sockets(1)[0];
     for claimed in [0, 1, MAX_FDS] {
         let (a, b) = sys::socketpair().unwrap();
         let (mut input, mut got) = (Input::default(), Vec::new());
@@ -493,7 +532,7 @@ fn mutated_frames_are_read_or_refused_and_nothing_else_happens() {
         }
         // The same over a socket, now and then with an fd: never a panic.
         if round % 10 == 0 {
-            let file = &pipes(1)[0];
+            let file = &sockets(1)[0];
             let fds = if random.below(2) == 0 { vec![file.as_raw_fd()] } else { vec![] };
             let _ = receive(&bytes, &fds);
         }

@@ -2,6 +2,8 @@
 //!
 //! The vectors were written from the specification, so that a change of a type, of a field's order or of the codec can't change the wire unseen.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+
 use evd_proto::What;
 use evd_proto::frame::{self, Body, HEADER, Kind};
 use evd_proto::notice::*;

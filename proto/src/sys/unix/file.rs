@@ -82,6 +82,7 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
         libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
         _ => nameless_kind(fd),
     };
+    #[allow(clippy::unnecessary_cast, reason = "the types differ from system to system")]
     Ok(FileId { kind, dev: st.st_dev as u64, ino: st.st_ino as u64, access })
 }
 
