@@ -5,14 +5,12 @@
 
 use super::file::own;
 use super::{FileLock, cvt, cvt_size};
+use crate::sys::MAX_FDS;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// The most fds the kernel takes in one message (`SCM_MAX_FD`). Source: unix(7).
-const MOST_FDS: usize = crate::MAX_FDS;
 
 /// Who is at the other end, as of its `connect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +97,7 @@ pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// Source: sendmsg(2), unix(7).
 pub fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
-    if fds.len() > MOST_FDS {
+    if fds.len() > MAX_FDS {
         // As the kernel would; but there is no room to ask it.
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -409,11 +407,11 @@ mod tests {
     fn a_full_set_of_fds_fits() {
         let (a, b) = socketpair().unwrap();
         let null = super::super::reserve_fd().unwrap();
-        let fds = vec![null.as_raw_fd(); MOST_FDS];
+        let fds = vec![null.as_raw_fd(); MAX_FDS];
         send(a.as_fd(), b"x", &fds).unwrap();
         let (mut buf, mut got) = ([0; 8], Vec::new());
         assert!(!recv(b.as_fd(), &mut buf, &mut got).unwrap().fds_lost);
-        assert_eq!(got.len(), MOST_FDS);
+        assert_eq!(got.len(), MAX_FDS);
     }
 
     #[test]
