@@ -5,8 +5,8 @@
 mod parts;
 
 use evd_client::{Event, EventBase, What};
-use std::io::{ErrorKind, Read, Write};
 use std::cell::RefCell;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::rc::Rc;
@@ -112,7 +112,11 @@ fn show() -> parts::Outcome {
         stream.write_all(text.as_bytes())?;
         let mut answer = vec![0; text.len()];
         stream.read_exact(&mut answer)?;
-        println!("  {} came back after {}", String::from_utf8_lossy(&answer), parts::took(parts::now() - start));
+        println!(
+            "  {} came back after {}",
+            String::from_utf8_lossy(&answer),
+            parts::took(parts::now() - start)
+        );
     }
     println!("what evd holds of it:");
     evd.role("evctl")?.arg("events").status()?;

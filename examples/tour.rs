@@ -34,7 +34,9 @@ fn tour() -> Outcome {
     let address = hear(&mut said)?;
     println!("   client {} listens on {address}", client.id());
 
-    println!("3. Real bytes through real sockets, each after a pause in which the connection is parked at evd.");
+    println!(
+        "3. Real bytes through real sockets, each after a pause in which the connection is parked at evd."
+    );
     let mut streams = Vec::new();
     for _ in 0..3 {
         streams.push(TcpStream::connect(&address)?);
@@ -135,10 +137,13 @@ fn client() -> Outcome {
     accept.label("tour listener");
     accept.add(None)?;
     let at = stamp.clone();
-    let signal = Event::signal(&base, usr1()?, move |_, what| println!("signal    {what} after {}", since_stamp(&at)))?;
+    let signal = Event::signal(&base, usr1()?, move |_, what| {
+        println!("signal    {what} after {}", since_stamp(&at))
+    })?;
     signal.add(None)?;
     let at = stamp;
-    let named = Event::named(&base, "tour:hello", move |_, _| println!("tour:hello after {}", since_stamp(&at)))?;
+    let named =
+        Event::named(&base, "tour:hello", move |_, _| println!("tour:hello after {}", since_stamp(&at)))?;
     named.add(None)?;
     let due = Rc::new(Cell::new(0));
     let was_due = Rc::clone(&due);

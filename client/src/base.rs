@@ -184,7 +184,6 @@ impl Builder {
             timed: 0,
             outs: Vec::new(),
             always: Vec::new(),
-            muted: Vec::new(),
             flow: Flow { current: NIL, ..Flow::default() },
             link,
             park: Park::new(linger),

@@ -11,9 +11,6 @@ use evd_proto::sys::{self, FdNumber, FileKind, PollFd};
 use std::os::fd::{AsFd, RawFd};
 use std::time::Duration;
 
-/// How long a watch is left alone that reports only what nobody wants: HUP and ERR can't be masked.
-const MUTE: u64 = 1_000_000_000;
-
 /// The token of a watch in the local base.
 pub(crate) fn watch_token(w: u32) -> u64 {
     u64::from(w)
@@ -134,7 +131,6 @@ impl State {
                     self.set_place(w, Place::Out);
                 }
             }
-            Place::Muted => self.set_place(w, Place::Out),
             _ => {}
         }
         Ok(())
@@ -180,7 +176,6 @@ impl State {
             Place::Local => &mut self.park.locals,
             Place::Parked => return self.park.unparked(w),
             Place::Always => return self.always.retain(|x| *x != w),
-            Place::Muted => return self.muted.retain(|(x, _)| *x != w),
         };
         if watch.position == NIL {
             return;
@@ -203,7 +198,6 @@ impl State {
             Place::Local => &mut self.park.locals,
             Place::Parked => return,
             Place::Always => return self.always.push(w),
-            Place::Muted => return self.muted.push((w, self.base.now() + MUTE)),
         };
         watch.position = list.len() as u32;
         list.push(w);
@@ -254,22 +248,17 @@ impl State {
         true
     }
 
-    /// Leaves a watch alone for a second that reports only what nobody wants.
+    /// Leaves a watch alone for a second that reports only what nobody wants: HUP and ERR can't be masked. It stays here: evd could do no more.
     pub fn mute(&mut self, w: u32) {
-        if self.watch(w).place == Place::Local {
-            self.base.unwatch(FdNumber(self.watch(w).fd).as_fd(), watch_token(w));
+        if self.watch(w).place == Place::Out {
+            self.watch_mut(w).pinned = true;
+            self.fall_back(w);
         }
-        self.set_place(w, Place::Muted);
-    }
-
-    /// Muted watches whose time has come are looked at anew.
-    pub fn unmute(&mut self) {
-        let now = self.base.now();
-        while let Some(&(w, _)) = self.muted.iter().find(|(_, until)| *until <= now) {
-            self.set_place(w, Place::Out);
-            if !self.link.is_up() {
-                self.fall_back(w);
-            }
+        let watch = &self.watches[w as usize];
+        if watch.place == Place::Local {
+            let mode = if watch.edge { Mode::Edge } else { Mode::Level };
+            let interest = Interest { what: watch.interest, mode };
+            self.base.mute(FdNumber(watch.fd).as_fd(), watch_token(w), interest);
         }
     }
 

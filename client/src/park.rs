@@ -163,7 +163,6 @@ impl Park {
 impl State {
     /// The wish to wait. Returns whether something turned out to be ready, so that there is nothing to wait for.
     pub fn settle(&mut self) -> bool {
-        self.unmute();
         if self.look_at_outs() {
             return true;
         }

@@ -91,8 +91,6 @@ pub(crate) enum Place {
     Parked,
     /// A file that is always ready.
     Always,
-    /// Reported a hang-up that nobody wants: left alone for a while.
-    Muted,
 }
 
 /// One fd with all its events.
@@ -173,7 +171,6 @@ pub(crate) struct State {
     pub timed: usize,
     pub outs: Vec<u32>,
     pub always: Vec<u32>,
-    pub muted: Vec<(u32, u64)>,
     pub flow: Flow,
     pub link: Link,
     pub park: Park,

@@ -69,7 +69,6 @@ impl State {
         if may_wait {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
-            self.unmute();
             self.look_at_outs();
             self.flush_link();
         }
@@ -102,9 +101,6 @@ impl State {
             let relied_on = self.relies_on_evd();
             let park = if self.link.is_up() { self.park.deadline() } else { None };
             deadline = [deadline, self.link.deadline(relied_on), park].into_iter().flatten().min();
-        }
-        if let Some(until) = self.muted.iter().map(|(_, until)| *until).min() {
-            deadline = Some(deadline.map_or(until, |d| d.min(until)));
         }
         let deadline = deadline?;
         Some(Duration::from_nanos(deadline.saturating_sub(self.base.refresh_now())))

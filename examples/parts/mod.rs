@@ -84,7 +84,10 @@ impl PrivateEvd {
 
     /// Asks evd to end, does `meanwhile`, and waits for evd.
     pub fn stop_and(mut self, meanwhile: impl FnOnce() -> Outcome) -> Outcome {
-        evd_proto::sys::send_signal(self.child.id() as i32, evd_proto::sys::signal_number("TERM").unwrap_or(15))?;
+        evd_proto::sys::send_signal(
+            self.child.id() as i32,
+            evd_proto::sys::signal_number("TERM").unwrap_or(15),
+        )?;
         meanwhile()?;
         let status = self.child.wait()?;
         if status.success() { Ok(()) } else { Err(format!("evd ended with {status}").into()) }

@@ -21,7 +21,11 @@ pub fn server() -> Outcome {
     listener.set_nonblocking(true)?;
     base.hold(LISTENER, &listener, b"", None)?;
     if let Ok(held) = base.take(CONNECTION) {
-        serve(&base, TcpStream::from(held.fd), u64::from_le_bytes(held.attachment.try_into().unwrap_or_default()))?;
+        serve(
+            &base,
+            TcpStream::from(held.fd),
+            u64::from_le_bytes(held.attachment.try_into().unwrap_or_default()),
+        )?;
     }
     println!("{}", listener.local_addr()?);
     let accept = Event::new(&base, listener, What::READ | What::PERSIST, |event, _| {
@@ -52,7 +56,8 @@ fn serve(base: &EventBase, stream: TcpStream, mut lines: u64) -> Outcome {
             Ok(n) => {
                 lines += 1;
                 let text = String::from_utf8_lossy(&buf[..n]);
-                let answer = format!("line {lines}, {:?}, answered by {}\n", text.trim_end(), std::process::id());
+                let answer =
+                    format!("line {lines}, {:?}, answered by {}\n", text.trim_end(), std::process::id());
                 let _ = event.base().hold_anew(CONNECTION, event.source(), &lines.to_le_bytes(), None);
                 let _ = event.source().write_all(answer.as_bytes());
             }
