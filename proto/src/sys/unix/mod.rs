@@ -9,7 +9,7 @@ mod signals;
 mod socket;
 mod wake;
 
-pub use clock::{monotonic_ns, sleep_ns};
+pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
     FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files,
     raise_open_files, reserve_fd, restrict_file_mode,
