@@ -1,1 +1,2 @@
+//! evctl.
 fn main() {}

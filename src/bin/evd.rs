@@ -1,1 +1,5 @@
-fn main() {}
+//! evd: see `evd::server`.
+
+fn main() -> std::process::ExitCode {
+    evd::server::main()
+}

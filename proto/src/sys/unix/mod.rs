@@ -11,8 +11,8 @@ mod wake;
 
 pub use clock::{monotonic_ns, sleep_ns};
 pub use file::{
-    FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, raise_open_files,
-    reserve_fd, restrict_file_mode,
+    FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, pipe,
+    raise_open_files, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 pub use poll::{PollFd, poll};
