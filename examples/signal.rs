@@ -4,7 +4,7 @@
 
 mod parts;
 
-use evd_client::{Event, EventBase, What};
+use evd_client::{Event, EventBase};
 use evd_proto::sys::{send_signal, signal_number};
 
 fn main() -> std::process::ExitCode {

@@ -12,3 +12,6 @@ pub mod evctl;
 pub mod server;
 #[cfg(feature = "daemon")]
 mod session;
+
+#[cfg(feature = "daemon")]
+pub use server::Daemon;

@@ -1,2 +1,5 @@
-//! To be written.
-fn main() {}
+//! evd: see `evd::server`.
+
+fn main() -> std::process::ExitCode {
+    evd::server::main()
+}

@@ -1,1 +1,31 @@
-//! To be written.
+//! Floor 5: the daemon around the sessions.
+//!
+//! One thread accepts and does nothing else; it hands each connection to a worker of the connecting user. A worker serves the sessions of one user and no
+//! others, so whatever a client does to block its worker stays with that user. Names and held fds are tables that the workers share. Nothing here runs
+//! by the clock: an evd with nothing to do makes no system calls.
+//!
+//! From the bottom: [`mail`] (what workers tell each other), [`names`] and [`holds`] (the tables), [`registry`] (who is there), [`worker`] with [`wishes`]
+//! and [`tickets`] (the work), [`accept`] and [`reject`] (who comes in), [`builder`] (the whole).
+#![forbid(unsafe_code)]
+
+mod accept;
+mod access;
+mod args;
+mod builder;
+mod deadlines;
+mod error;
+mod holds;
+mod log;
+mod mail;
+mod names;
+mod registry;
+mod reject;
+mod service;
+mod status;
+mod tickets;
+mod wishes;
+mod worker;
+
+pub use args::{Args, Level, main};
+pub use builder::{Builder, Daemon};
+pub use error::Error;

@@ -1,1 +1,388 @@
-//! To be written.
+//! One client of evd: its requests in, its activations out, and what they may cost.
+//!
+//! A session owns its [`Base`], and its own socket is a watch of that base. So whoever waits, waits for one thing: a worker that serves many sessions
+//! has the pollable fd of each base in its own base, and a worker of one session waits in that session's base itself. The order of calls is [`Session::wait`],
+//! [`Session::handle`], what the server does about the [`Wish`]es, [`Session::deliver`].
+//!
+//! Nothing here knows of other sessions. What needs more than this client and its base (names, holds, status) leaves as a [`Wish`], in the order of the
+//! requests, and the server answers it through [`Session::reply`].
+#![forbid(unsafe_code)]
+
+mod deliver;
+mod greeting;
+mod identify;
+mod pages;
+mod requests;
+mod show;
+mod subscriptions;
+mod timers;
+mod watches;
+
+pub use greeting::{Greeted, Greeting, Opening};
+
+use crate::backend::{Entry, Interest, Mode};
+use crate::base::{Activation, Base};
+use evd_proto::What;
+use evd_proto::channel::{Channel, Fill, Scratch};
+use evd_proto::frame::{Body, FrameError};
+use evd_proto::notice::{Closing, TraceEntry};
+use evd_proto::reply::{Code, Limits, Refused};
+use evd_proto::request::{Role, Selector};
+use evd_proto::sys::{self, Peer, Slot};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The token of the session's own socket: ids of watches are below the limit in `Welcome`, so none has it.
+const SOCKET: u64 = u32::MAX as u64;
+/// Replies that wait for a client that does not read; beyond it no request is read.
+const MAX_REPLIES: usize = 16 * 1024;
+/// Requests are read at most so often in one turn, so that one busy client does not keep its worker's others waiting.
+const MAX_RECEIVES: usize = 16;
+
+/// What a worker lends to each of its sessions in turn.
+pub struct Tools {
+    /// Where bytes are received.
+    pub scratch: Scratch,
+    /// The fd number that watches are armed through.
+    pub slot: Slot,
+}
+
+impl Tools {
+    /// Makes them: one for each thread.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn new() -> io::Result<Tools> {
+        Ok(Tools { scratch: Scratch::new(), slot: Slot::new()? })
+    }
+}
+
+/// A request that needs more than this client and its base. Each names the serial to answer, if there is an answer.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are those of the request of the same name")]
+pub enum Wish {
+    /// The session has the subscription; the table of names must have it too.
+    Subscribe { serial: u64, id: u32, name: String },
+    /// The session has forgotten the subscription.
+    Unsubscribe { id: u32, name: String },
+    /// Activate a name.
+    Trigger { serial: u64, name: String },
+    /// Keep an fd.
+    Hold { serial: u64, name: String, fd: OwnedFd, attachment: Vec<u8>, ttl: u64, replace: bool },
+    /// Give a held fd.
+    Take { serial: u64, name: String, keep: bool },
+    /// The fd of a `Took` has arrived.
+    Taken { hold: u64 },
+    /// List what is held.
+    ListHolds { serial: u64, after: String },
+    /// Let a held fd go.
+    DropHold { serial: u64, name: String },
+    /// Answer when all before it is done.
+    Sync { serial: u64 },
+    /// A page of the status.
+    Status { serial: u64, after: u64 },
+    /// A page of a base's events.
+    Events { serial: u64, base: Selector, from: (u8, u32) },
+    /// Follow a base, or all.
+    Follow { serial: u64, base: Option<Selector> },
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Ending {
+    /// The client closed its socket.
+    Closed,
+    /// What came is not the protocol; the client was told.
+    Protocol(FrameError),
+    /// Fds were lost on the way; the client was told.
+    FdsLost,
+    /// The socket or the base failed.
+    Os(io::Error),
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::Closed => f.write_str("the client closed it"),
+            Ending::Protocol(e) => write!(f, "{e}"),
+            Ending::FdsLost => f.write_str("fds were lost on the way: this process is short of them"),
+            Ending::Os(e) => write!(f, "{e}"),
+        }
+    }
+}
+
+impl From<io::Error> for Ending {
+    fn from(e: io::Error) -> Ending {
+        match e.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ending::Closed,
+            _ => Ending::Os(e),
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub struct Who {
+    /// The base's id.
+    pub id: u64,
+    /// Its process and user.
+    pub peer: Peer,
+    /// What it calls itself.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// When it connected, in `CLOCK_MONOTONIC` nanoseconds.
+    pub since: u64,
+}
+
+/// One client.
+pub struct Session {
+    who: Who,
+    channel: Channel,
+    state: State,
+    acts: Vec<Activation>,
+    batch: evd_proto::notice::Active,
+    /// What the socket is watched for now.
+    socket_interest: What,
+    /// Since when the socket is full, in nanoseconds; 0: it is not.
+    unread: u64,
+    /// Set when the base's wait said that the socket is ready.
+    socket_ready: bool,
+    trace_lost: u32,
+}
+
+/// All of a session but its socket, so that frames can be borrowed from the one while they change the other.
+struct State {
+    base: Base,
+    role: Role,
+    limits: Limits,
+    last_serial: u64,
+    watches: watches::Watches,
+    timers: timers::Timers,
+    names: subscriptions::Names,
+    signals: subscriptions::DaemonSignals,
+    meter: show::Meter,
+    /// What happened in this turn, while somebody follows.
+    trace: Option<Vec<TraceEntry>>,
+    takes: bool,
+}
+
+impl Session {
+    /// Answers the `Hello` with `Welcome`, reads what came with it, and starts watching the socket in `base`.
+    ///
+    /// Wishes of the requests that came with the `Hello` are appended to `wishes`. [`Session::deliver`] comes next.
+    ///
+    /// # Errors
+    /// The session can't stand; its socket is closed.
+    pub fn open(
+        opening: Opening,
+        base: Base,
+        id: u64,
+        limits: Limits,
+        tools: &mut Tools,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<Session, Ending> {
+        let Opening { hello, serial, version, channel, early, peer, since } = opening;
+        let who = Who { id, peer, name: hello.name, role: hello.role, since };
+        let state = State {
+            watches: watches::Watches::new(&base, limits.watches),
+            timers: timers::Timers::new(limits.timers),
+            names: subscriptions::Names::default(),
+            signals: subscriptions::DaemonSignals::default(),
+            meter: show::Meter::default(),
+            role: hello.role,
+            trace: None,
+            takes: false,
+            last_serial: serial,
+            base,
+            limits,
+        };
+        let mut session = Session {
+            who,
+            channel,
+            state,
+            acts: Vec::new(),
+            batch: Default::default(),
+            socket_interest: What::empty(),
+            unread: 0,
+            socket_ready: false,
+            trace_lost: 0,
+        };
+        session.welcome(serial, version)?;
+        session.watch_socket(What::READ)?;
+        for frame in early {
+            let out = &mut session.channel.output;
+            if let Err(e) = session.state.request::<Vec<u8>>(frame, out, &mut tools.slot, wishes) {
+                return Err(session.refuse_stream(Ending::Protocol(e)));
+            }
+        }
+        Ok(session)
+    }
+
+    fn welcome(&mut self, serial: u64, version: u16) -> Result<(), Ending> {
+        let base = &self.state.base;
+        let welcome = evd_proto::reply::Welcome {
+            version,
+            features: 0,
+            base: if self.who.role == Role::Control { 0 } else { self.who.id },
+            method: base.method().to_owned(),
+            method_features: base.features().bits(),
+            pid: std::process::id() as i32,
+            tid: sys::current_tid(),
+            now: sys::monotonic_ns(),
+            limits: self.state.limits,
+        };
+        self.channel.output.push(serial, &welcome).map_err(Ending::Protocol)
+    }
+
+    /// Who is at the other end.
+    pub fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// The base's method.
+    pub fn method(&self) -> &'static str {
+        self.state.base.method()
+    }
+
+    /// The base's features, as libevent's EV_FEATURE bits.
+    pub fn features(&self) -> u32 {
+        self.state.base.features().bits()
+    }
+
+    /// The fd that is readable when [`Session::wait`] has something, timers apart.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn pollable(&mut self) -> io::Result<BorrowedFd<'_>> {
+        self.state.base.pollable()
+    }
+
+    /// When the session must be turned at the latest, in `CLOCK_MONOTONIC` nanoseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.state.base.next_deadline()
+    }
+
+    /// Waits at most `timeout` for something of this session, or until its next timer. `true`: somebody used the waker.
+    ///
+    /// # Errors
+    /// What the base's wait gave; the session must end.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Ending> {
+        let base = &mut self.state.base;
+        let timeout = match (timeout, base.until_next_timer()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        base.wait(timeout, &mut self.acts)?;
+        base.expire(&mut self.acts);
+        Ok(self.acts.iter().any(|a| matches!(a, Activation::Mail)))
+    }
+
+    /// Takes in what [`Session::wait`] found: reports, timers, signals, and the client's requests. Wishes are appended in the order of the requests.
+    ///
+    /// # Errors
+    /// The session ends; if the client did something wrong it has been told.
+    pub fn handle(&mut self, tools: &mut Tools, wishes: &mut Vec<Wish>) -> Result<(), Ending> {
+        if self.acts.is_empty() {
+            return Ok(());
+        }
+        self.state.meter.wakeups += 1;
+        for act in self.acts.drain(..) {
+            match act {
+                Activation::Ready { token: SOCKET, .. } => self.socket_ready = true,
+                Activation::Ready { token, ready } => self.state.reported(token, ready),
+                Activation::Timer { token, deadline } => self.state.due(token, deadline),
+                Activation::Signal(set) => self.state.signalled(set),
+                Activation::Mail => {}
+            }
+        }
+        if std::mem::take(&mut self.socket_ready) && self.channel.output.len() <= MAX_REPLIES {
+            return self.receive(tools, wishes);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, tools: &mut Tools, wishes: &mut Vec<Wish>) -> Result<(), Ending> {
+        for _ in 0..MAX_RECEIVES {
+            let (socket, input, out) = self.channel.split();
+            let (fill, mut frames) = input.receive(socket, &mut tools.scratch)?;
+            let mut batch = false;
+            let broken = loop {
+                match frames.next() {
+                    Ok(None) => break None,
+                    Ok(Some(frame)) => {
+                        batch |= frame.fds.len() > 16;
+                        if let Err(e) = self.state.frame(frame, out, &mut tools.slot, wishes) {
+                            break Some(e);
+                        }
+                    }
+                    Err(e) => break Some(e),
+                }
+            };
+            drop(frames);
+            if let Some(e) = broken {
+                return Err(self.refuse_stream(Ending::Protocol(e)));
+            }
+            match fill {
+                Fill::End => return Err(Ending::Closed),
+                Fill::FdsLost => return Err(self.refuse_stream(Ending::FdsLost)),
+                // A message with many fds ends a receive, and more of them are likely behind it. Else the next wait tells.
+                Fill::Data if batch && self.channel.output.len() <= MAX_REPLIES => {}
+                Fill::Data | Fill::Empty => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the client why the session ends, if its socket still takes it.
+    fn refuse_stream(&mut self, why: Ending) -> Ending {
+        let code = if matches!(why, Ending::FdsLost) { Code::FdsLost } else { Code::Protocol };
+        let refused = Refused { code, limit: 0, value: 0, text: why.to_string(), ids: Vec::new() };
+        // It ends anyway: that is what the caller reports.
+        let _ = self.channel.output.push(0, &refused);
+        let _ = self.channel.flush();
+        why
+    }
+
+    /// Says goodbye: nothing follows.
+    pub fn close(mut self, reason: &str) {
+        let _ = self.channel.output.push(0, &Closing { reason: reason.to_owned() });
+        let _ = self.channel.flush();
+    }
+
+    /// Queues an answer. It leaves with the next [`Session::deliver`].
+    pub fn reply<B: Body>(&mut self, serial: u64, body: &B) {
+        if let Err(e) = self.channel.output.push(serial, body) {
+            log::error!("an answer of base {} does not fit: {e}", self.who.id);
+            self.refuse(serial, Code::System, 0, 0, "the answer is too long".to_owned());
+        }
+    }
+
+    /// Queues a refusal.
+    pub fn refuse(&mut self, serial: u64, code: Code, limit: u64, value: u64, text: String) {
+        requests::refuse(&mut self.channel.output, serial, code, limit, value, text);
+    }
+
+    /// Queues an answer with an fd and sends it at once. `false`: the client does not read, and nothing was sent.
+    ///
+    /// # Errors
+    /// The fd can't be passed, or the socket is dead.
+    pub fn reply_with_fd<B: Body>(&mut self, serial: u64, body: &B, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        use std::os::fd::AsRawFd;
+        let (socket, _, out) = self.channel.split();
+        out.send_with_fds(socket, serial, body, &[fd.as_raw_fd()])
+    }
+
+    fn watch_socket(&mut self, what: What) -> io::Result<()> {
+        if what == self.socket_interest {
+            return Ok(());
+        }
+        let entry = if self.socket_interest.is_empty() { Entry::New } else { Entry::Known };
+        let interest = Interest { what, mode: Mode::Level };
+        self.state.base.watch(self.channel.as_fd(), SOCKET, interest, entry).map_err(watches::as_io)?;
+        self.socket_interest = what;
+        Ok(())
+    }
+}

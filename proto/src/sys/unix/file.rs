@@ -144,6 +144,19 @@ pub fn reserve_fd() -> io::Result<OwnedFd> {
     Ok(File::open("/dev/null")?.into())
 }
 
+/// A pipe: its reading and its writing end, blocking, closed on exec.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+///
+/// Source: pipe2(2).
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` is room for two numbers.
+    cvt(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok((own(ends[0]), own(ends[1])))
+}
+
 /// One fd number reserved for life.
 ///
 /// epoll keys an entry by (open file, number) and does not pin the file: an entry made through this number can be changed later through this

@@ -11,7 +11,7 @@ mod wake;
 
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
-    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files,
+    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, pipe,
     raise_open_files, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};

@@ -1,0 +1,168 @@
+//! The acceptor: takes connections, asks who they are, and hands them on. It never reads from one, and never closes one.
+
+use super::mail::lock;
+use super::registry::Shared;
+use super::reject::Reject;
+use super::service::Service;
+use crate::backend::{Entry, Interest, Mode};
+use crate::base::{Activation, Base};
+use evd_proto::What;
+use evd_proto::reply::Code;
+use evd_proto::sys::{self, Listener, signal_name};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long nothing is accepted when evd is out of fds, in nanoseconds.
+const PAUSE: u64 = 50_000_000;
+/// Connections taken in one turn.
+const MOST: usize = 64;
+/// How long workers that do not end are waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
+
+/// The acceptor.
+pub(super) struct Acceptor {
+    base: Base,
+    listener: Listener,
+    shared: Arc<Shared>,
+    reject: Reject,
+    /// Given up to have an fd for saying that there are none.
+    spare: Option<OwnedFd>,
+    service: Service,
+    is_paused: bool,
+}
+
+impl Acceptor {
+    /// Takes over `listener`. `base` has the waker that `shared` wakes.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn new(
+        mut base: Base,
+        listener: Listener,
+        shared: Arc<Shared>,
+        service: Service,
+    ) -> io::Result<Acceptor> {
+        base.watch(listener.as_fd(), 0, READ, Entry::New).map_err(io::Error::other)?;
+        let spare = Some(sys::reserve_fd()?);
+        Ok(Acceptor { base, listener, shared, reject: Reject::default(), spare, service, is_paused: false })
+    }
+
+    /// Accepts until evd is told to stop; then ends all sessions. Failures of the wait go to `failed`.
+    pub fn run(mut self, failed: &Mutex<Option<io::Error>>) {
+        self.service.ready();
+        let mut acts = Vec::new();
+        while !self.shared.is_stopping() {
+            if let Err(e) = self.base.wait(self.base.until_next_timer(), &mut acts) {
+                *lock(failed) = Some(e);
+                break;
+            }
+            self.base.expire(&mut acts);
+            for act in acts.drain(..) {
+                match act {
+                    Activation::Ready { .. } => self.accept(),
+                    Activation::Timer { .. } => self.resume(),
+                    Activation::Signal(set) => {
+                        log::info!("{} from process {}", signal_name(set.signo), set.pid);
+                        self.shared.stop();
+                    }
+                    Activation::Mail => self.service.sessions(self.shared.counts()),
+                }
+            }
+        }
+        self.end();
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..MOST {
+            if self.reject.is_full() {
+                return self.pause();
+            }
+            match self.listener.accept() {
+                Ok(socket) => self.admit(socket),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if is_out_of_fds(&e) => return self.turn_away(&e),
+                // The connection is gone again, or a network error of it: the next one is another one.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    log::warn!("can't accept: {e}");
+                    return self.pause();
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd) {
+        let peer = match sys::peer(socket.as_fd()) {
+            Ok(peer) => peer,
+            Err(e) => {
+                let text = format!("evd can't tell who connects: {e}");
+                return self.reject.refuse(socket, Code::System, text);
+            }
+        };
+        if !self.shared.access.allows(&peer, socket.as_fd()) {
+            log::info!("refused process {} of user {}", peer.pid, peer.uid);
+            let text = self.shared.access.refusal(peer.uid);
+            return self.reject.refuse(socket, Code::NotAllowed, text);
+        }
+        if let Err((socket, e)) = self.shared.assign(socket, peer) {
+            log::warn!("no worker for user {}: {e}", peer.uid);
+            let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
+            self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
+        }
+    }
+
+    /// Takes one connection with the fd that was kept for this, says why it can't stay, and lets the others wait for a moment: a listener that can't be
+    /// accepted from stays ready, and would be asked without end.
+    fn turn_away(&mut self, why: &io::Error) {
+        log::warn!("can't accept: {why}");
+        self.spare = None;
+        if let Ok(socket) = self.listener.accept() {
+            self.reject.refuse(
+                socket,
+                Code::OutOfFds,
+                "evd is out of file descriptors; try later".to_owned(),
+            );
+        }
+        self.pause();
+    }
+
+    fn pause(&mut self) {
+        if !self.is_paused {
+            self.is_paused = true;
+            self.base.unwatch(self.listener.as_fd(), 0);
+            let at = self.base.now().saturating_add(PAUSE);
+            self.base.set_timer(None, at, 0);
+        }
+    }
+
+    fn resume(&mut self) {
+        self.is_paused = false;
+        if self.spare.is_none() {
+            self.spare = sys::reserve_fd().ok();
+        }
+        if let Err(e) = self.base.watch(self.listener.as_fd(), 0, READ, Entry::New) {
+            log::error!("can't watch the listening socket: {e}");
+            self.pause();
+        }
+    }
+
+    fn end(self) {
+        let Acceptor { listener, shared, service, .. } = self;
+        service.stopping();
+        // First the socket: who is told to go must not find it.
+        drop(listener);
+        let (bases, _) = shared.counts();
+        let stuck = shared.stop_workers(PATIENCE);
+        if stuck > 0 {
+            log::warn!("stopped without {stuck} workers that did not end in {} s", PATIENCE.as_secs());
+        }
+        log::info!("stopped; {bases} bases were told");
+    }
+}
+
+fn is_out_of_fds(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}

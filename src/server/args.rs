@@ -1,0 +1,98 @@
+//! The command line of evd, and each argument's environment variable.
+
+use super::access::numbers;
+use super::builder::Daemon;
+use super::error::Error;
+use super::log;
+use clap::{Parser, ValueEnum};
+use evd_proto::path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// What evd could not do.
+    Error,
+    /// What may become a problem.
+    Warn,
+    /// Start, end, and who was refused.
+    Info,
+    /// Sessions that come and go.
+    Debug,
+    /// All there is.
+    Trace,
+}
+
+/// Hosts event bases for other processes: waits for what is quiet, keeps what must survive, and shows every loop.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "evd", version, max_term_width = 100)]
+pub struct Args {
+    /// Where to listen [default: $XDG_RUNTIME_DIR/evd/socket, else /run/evd/socket]
+    ///
+    /// A socket that the service manager passes goes before this.
+    #[arg(long, value_name = "PATH", env = "EVD_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// A user who may connect, by number, beside evd's own and root; may be repeated
+    #[arg(long, value_name = "UID", env = "EVD_ALLOW_UID", value_delimiter = ',')]
+    pub allow_uid: Vec<String>,
+    /// A group whose members may connect, by number; may be repeated
+    #[arg(long, value_name = "GID", env = "EVD_ALLOW_GID", value_delimiter = ',')]
+    pub allow_gid: Vec<String>,
+    /// Threads that serve one user, at most
+    #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers_per_uid: u16,
+    /// How much to log to stderr
+    #[arg(long, value_name = "LEVEL", env = "EVD_LOG_LEVEL", default_value = "info")]
+    pub log_level: Level,
+}
+
+/// What the binary does: reads the arguments, runs evd until it is told to stop, and says in one line if that was not possible.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    log::start(match args.log_level {
+        Level::Error => ::log::LevelFilter::Error,
+        Level::Warn => ::log::LevelFilter::Warn,
+        Level::Info => ::log::LevelFilter::Info,
+        Level::Debug => ::log::LevelFilter::Debug,
+        Level::Trace => ::log::LevelFilter::Trace,
+    });
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Error> {
+    let mut builder = Daemon::builder().workers_per_uid(usize::from(args.workers_per_uid));
+    for uid in numbers(&args.allow_uid.join(","))? {
+        builder = builder.allow_uid(uid);
+    }
+    for gid in numbers(&args.allow_gid.join(","))? {
+        builder = builder.allow_gid(gid);
+    }
+    // An empty variable counts as unset, as for clients.
+    builder = match args.socket.filter(|p| !p.as_os_str().is_empty()) {
+        Some(path) => builder.socket(path),
+        None => builder.default_socket(path::socket_path()),
+    };
+    builder.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_sound() {
+        Args::command().debug_assert();
+        let args = Args::parse_from(["evd", "--allow-uid", "1,2", "--allow-uid", "3", "--log-level", "warn"]);
+        assert_eq!((args.allow_uid.len(), args.log_level, args.workers_per_uid), (3, Level::Warn, 1));
+        assert!(Args::try_parse_from(["evd", "--workers-per-uid", "0"]).is_err());
+    }
+}

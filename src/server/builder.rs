@@ -1,0 +1,220 @@
+//! Making an evd: in a process of its own, or on threads of a host.
+
+use super::accept::Acceptor;
+use super::access::Access;
+use super::error::Error;
+use super::mail::lock;
+use super::registry::{Shared, no_base};
+use super::service::{self, Service};
+use crate::base::{Base, Config};
+use evd_proto::path::socket_path;
+use evd_proto::sys::{self, Listener};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// What an evd is to be like. Made by [`Daemon::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    socket: Option<PathBuf>,
+    /// The path is one that clients look at by themselves: its directory may be made.
+    is_default: bool,
+    uids: Vec<u32>,
+    gids: Vec<u32>,
+    workers_per_uid: usize,
+}
+
+impl Builder {
+    /// Where to listen. Its directory must exist. Without this it is [`evd_proto::path::socket_path`].
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Builder {
+        (self.socket, self.is_default) = (Some(path.into()), false);
+        self
+    }
+
+    /// As [`Builder::socket`], for a path that is not chosen by anybody: its directory is made if it is not there.
+    pub(super) fn default_socket(mut self, path: PathBuf) -> Builder {
+        (self.socket, self.is_default) = (Some(path), true);
+        self
+    }
+
+    /// Lets a user connect. evd's own and root always may.
+    pub fn allow_uid(mut self, uid: u32) -> Builder {
+        self.uids.push(uid);
+        self
+    }
+
+    /// Lets the members of a group connect.
+    pub fn allow_gid(mut self, gid: u32) -> Builder {
+        self.gids.push(gid);
+        self
+    }
+
+    /// At most so many threads serve one user; 1 if it is not said.
+    pub fn workers_per_uid(mut self, n: usize) -> Builder {
+        self.workers_per_uid = n;
+        self
+    }
+
+    /// Runs evd on threads of this process. The process's signals and limits, and its service manager, are left alone.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    ///
+    /// # Examples
+    /// ```
+    /// let path = std::env::temp_dir().join(format!("evd-doc-{}", std::process::id()));
+    /// let evd = evd::Daemon::builder().socket(&path).spawn()?;
+    /// assert!(evd.socket().exists());
+    /// drop(evd);
+    /// assert!(!path.exists());
+    /// # Ok::<(), evd::server::Error>(())
+    /// ```
+    pub fn spawn(self) -> Result<Daemon, Error> {
+        let (base, listener) = (new_base()?, self.listen()?);
+        let socket = self.path();
+        let (acceptor, shared) = self.acceptor(base, listener, Service::default())?;
+        let failed = Arc::new(Mutex::new(None));
+        let of = Arc::clone(&failed);
+        let thread = std::thread::Builder::new().name("evd".to_owned()).spawn(move || acceptor.run(&of));
+        let thread = Some(thread.map_err(Error::os("start a thread"))?);
+        Ok(Daemon { socket, shared, thread, failed })
+    }
+
+    /// Runs evd in this thread until SIGTERM or SIGINT: what the binary does. Takes the socket that a service manager passed, if there is one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run(self) -> Result<(), Error> {
+        if let Err(e) = sys::raise_open_files() {
+            log::warn!("can't raise the limit on open files: {e}");
+        }
+        let mut base = new_base()?;
+        for signo in [libc::SIGTERM, libc::SIGINT] {
+            base.add_signal(signo).map_err(Error::os("catch signals"))?;
+        }
+        let passed = service::passed_listener().map_err(Error::Passed)?;
+        let by = match &passed {
+            Some(_) => "the socket from the service manager".to_owned(),
+            None => self.path().display().to_string(),
+        };
+        let listener = passed.map_or_else(|| self.listen(), Ok)?;
+        let service = Service::from_environment();
+        let (acceptor, _) = self.acceptor(base, listener, service)?;
+        let (limit, _) = sys::open_files();
+        log::info!(
+            "evd {} serves {by}; {}, at most {limit} open files",
+            env!("CARGO_PKG_VERSION"),
+            crate::backend::supported(false).join(" "),
+        );
+        let failed = Mutex::new(None);
+        acceptor.run(&failed);
+        match lock(&failed).take() {
+            Some(e) => Err(Error::Os { what: "wait for connections", source: e }),
+            None => Ok(()),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(socket_path)
+    }
+
+    fn access(&self) -> Access {
+        Access::new(self.uids.clone(), self.gids.clone())
+    }
+
+    fn listen(&self) -> Result<Listener, Error> {
+        let path = self.path();
+        let (mode, gid) = self.access().socket_mode();
+        if self.is_default || self.socket.is_none() {
+            make_directory(&path).map_err(|source| Error::Socket { path: path.clone(), source })?;
+        }
+        sys::listen(&path, mode, gid).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => Error::AlreadyRunning { path },
+            _ => Error::Socket { path, source },
+        })
+    }
+
+    fn acceptor(
+        &self,
+        mut base: Base,
+        listener: Listener,
+        service: Service,
+    ) -> Result<(Acceptor, Arc<Shared>), Error> {
+        let waker = base.waker().map_err(Error::os("make a mailbox"))?;
+        let shared = Arc::new(Shared::new(self.access(), self.workers_per_uid, waker));
+        shared.reports_sessions.store(service.is_there(), std::sync::atomic::Ordering::Relaxed);
+        let acceptor = Acceptor::new(base, listener, Arc::clone(&shared), service);
+        Ok((acceptor.map_err(Error::os("watch the listening socket"))?, shared))
+    }
+}
+
+fn new_base() -> Result<Base, Error> {
+    Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(no_base)
+}
+
+/// Makes `.../evd` for the default paths, if its parent is there: open to all under /run, the user's own elsewhere.
+fn make_directory(socket: &Path) -> io::Result<()> {
+    let Some(dir) = socket.parent().filter(|d| d.file_name().is_some_and(|n| n == "evd")) else {
+        return Ok(());
+    };
+    let mode = if dir == Path::new("/run/evd") { 0o755 } else { 0o700 };
+    match std::fs::DirBuilder::new().mode(mode).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// An evd on threads of this process. Dropping it stops it: its clients are told, and its socket goes.
+#[derive(Debug)]
+pub struct Daemon {
+    socket: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    failed: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Daemon {
+    /// What a new evd is to be like.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Stops it, and waits for it.
+    ///
+    /// # Errors
+    /// It had ended before, because the system refused its wait.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.join();
+        match lock(&self.failed).take() {
+            Some(source) => Err(Error::Os { what: "wait for connections", source }),
+            None => Ok(()),
+        }
+    }
+
+    fn join(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}

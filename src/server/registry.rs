@@ -1,0 +1,360 @@
+//! Who is there: workers, bases, followers. One mutex, taken when a session comes or goes and when somebody asks, never for an activation.
+
+use super::access::Access;
+use super::error::Error;
+use super::holds::Holds;
+use super::mail::{Handle, Mail, lock};
+use super::names::Names;
+use super::worker::Worker;
+use crate::base::{Base, Config, Waker};
+use crate::session::{Opening, Who};
+use evd_proto::reply::{Code, Limits};
+use evd_proto::request::Selector;
+use evd_proto::sys::{self, Peer};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Workers of one session that one user may have: each is a thread.
+const MOST_SOLO: usize = 32;
+/// Ids of watches and of timers are below this.
+const MOST_WATCHES: u32 = 1_048_576;
+/// Ids of subscriptions are below this.
+const MOST_NAMES: u32 = 4096;
+/// A frame with fds is 16 KiB, header and all.
+const MOST_ATTACHMENT: u32 = 16_000;
+
+/// What all threads of one evd share.
+pub(super) struct Shared {
+    pub access: Access,
+    pub limits: Limits,
+    pub started: u64,
+    pub names: Names,
+    pub holds: Holds,
+    workers_per_uid: usize,
+    last_base: AtomicU64,
+    registry: Mutex<Registry>,
+    /// Notified when a worker's thread ends.
+    ended: Condvar,
+    /// Wakes the acceptor.
+    acceptor: Waker,
+    stop: AtomicBool,
+    /// Whether the acceptor wants to know that sessions came or went.
+    pub reports_sessions: AtomicBool,
+}
+
+#[derive(Default)]
+struct Registry {
+    workers: BTreeMap<u32, Arc<Handle>>,
+    last_worker: u32,
+    bases: BTreeMap<u64, Listed>,
+    followers: Vec<Following>,
+    /// Threads of workers that have not ended.
+    threads: usize,
+    /// Set with the lock held, so that no worker is made after it.
+    stopping: bool,
+}
+
+/// One base, as the registry knows it.
+#[derive(Clone)]
+pub(super) struct Listed {
+    pub who: Who,
+    pub method: &'static str,
+    pub features: u32,
+    pub worker: Arc<Handle>,
+}
+
+/// Where traces go.
+#[derive(Clone)]
+pub(super) struct Follower {
+    pub worker: Arc<Handle>,
+    pub session: u64,
+}
+
+struct Following {
+    to: Follower,
+    /// `None`: all that `uid` may see.
+    base: Option<u64>,
+    uid: u32,
+}
+
+impl Shared {
+    pub fn new(access: Access, workers_per_uid: usize, acceptor: Waker) -> Shared {
+        let (open_files, _) = sys::open_files();
+        let share = usize::try_from(open_files / 8).unwrap_or(usize::MAX).max(1);
+        let limits = Limits {
+            watches: MOST_WATCHES,
+            timers: MOST_WATCHES,
+            names: MOST_NAMES,
+            fds_per_frame: share.min(evd_proto::MAX_FDS) as u32,
+            attachment: MOST_ATTACHMENT,
+        };
+        Shared {
+            access,
+            limits,
+            started: sys::monotonic_ns(),
+            names: Names::default(),
+            holds: Holds::default(),
+            workers_per_uid: workers_per_uid.max(1),
+            last_base: AtomicU64::new(0),
+            registry: Mutex::default(),
+            ended: Condvar::new(),
+            acceptor,
+            stop: AtomicBool::new(false),
+            reports_sessions: AtomicBool::new(false),
+        }
+    }
+
+    /// A new base's id.
+    pub fn next_id(&self) -> u64 {
+        self.last_base.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Hands a connection to the least busy worker of its user; makes one if there are fewer than there may be and none is idle.
+    ///
+    /// # Errors
+    /// A worker is needed and the system refuses its base or its thread. The connection is given back.
+    pub fn assign(self: &Arc<Self>, socket: OwnedFd, peer: Peer) -> Result<(), (OwnedFd, io::Error)> {
+        let mut registry = lock(&self.registry);
+        let mut count = 0;
+        let mut best: Option<&Arc<Handle>> = None;
+        for w in registry.workers.values().filter(|w| w.uid == peer.uid && !w.solo) {
+            count += 1;
+            let load = |w: &Handle| w.sessions.load(Ordering::Relaxed);
+            if best.is_none_or(|b| load(w) < load(b)) {
+                best = Some(w);
+            }
+        }
+        let idle = best.is_some_and(|b| b.sessions.load(Ordering::Relaxed) == 0);
+        let worker = match best {
+            Some(best) if count >= self.workers_per_uid || idle => Arc::clone(best),
+            _ => match self.new_worker(&mut registry, peer.uid) {
+                Ok(worker) => worker,
+                Err(e) => return Err((socket, e)),
+            },
+        };
+        worker.sessions.fetch_add(1, Ordering::Relaxed);
+        // With the registry locked the worker can't end between being found and this.
+        worker.post(Mail::Connection { socket, peer, since: sys::monotonic_ns() });
+        Ok(())
+    }
+
+    fn new_worker(self: &Arc<Self>, registry: &mut Registry, uid: u32) -> io::Result<Arc<Handle>> {
+        let mut base =
+            Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(io::Error::other)?;
+        let waker = base.waker()?;
+        registry.last_worker += 1;
+        let handle = Handle::new(registry.last_worker, uid, false, base.method(), waker, 0);
+        let handle = Arc::new(handle);
+        let worker = Worker::new(Arc::clone(self), Arc::clone(&handle), base)?;
+        self.start(registry, &handle, move || worker.run())?;
+        Ok(handle)
+    }
+
+    /// Makes a worker for one session whose base can't be waited for through another.
+    ///
+    /// # Errors
+    /// It may not be, or can't be; the client was told, unless the thread could not be made.
+    pub fn assign_solo(self: &Arc<Self>, opening: Box<Opening>, mut base: Base, id: u64) -> io::Result<()> {
+        let uid = opening.peer().uid;
+        let mut registry = lock(&self.registry);
+        let count = registry.workers.values().filter(|w| w.uid == uid && w.solo).count();
+        if registry.stopping {
+            opening.refuse(Code::Stopping, (0, 0), "evd is stopping");
+            return Ok(());
+        }
+        if count >= MOST_SOLO {
+            let text = format!(
+                "user {uid} has {count} bases with a thread of their own, as {} needs it; at most {MOST_SOLO} may be",
+                base.method()
+            );
+            opening.refuse(Code::Limit, (MOST_SOLO as u64, count as u64), &text);
+            return Ok(());
+        }
+        let waker = base.waker()?;
+        registry.last_worker += 1;
+        let handle = Handle::new(registry.last_worker, uid, true, base.method(), waker, 1);
+        let handle = Arc::new(handle);
+        let worker = Worker::solo(Arc::clone(self), Arc::clone(&handle))?;
+        self.start(&mut registry, &handle, move || worker.run_solo(opening, base, id))
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        registry: &mut Registry,
+        handle: &Arc<Handle>,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let (shared, of) = (Arc::clone(self), Arc::clone(handle));
+        std::thread::Builder::new().name(format!("evd-uid-{}", handle.uid)).spawn(move || {
+            // Also if it panics: the thread must not be waited for, and nobody may write to it.
+            let _gone = Gone(shared, Arc::clone(&of));
+            of.tid.store(sys::current_tid(), Ordering::Relaxed);
+            let _ = of.thread.set(std::thread::current());
+            run();
+        })?;
+        registry.threads += 1;
+        registry.workers.insert(handle.id, Arc::clone(handle));
+        Ok(())
+    }
+
+    /// Whether `worker` may end now: it has no sessions, none on the way, and no mail. Then it is no longer listed.
+    pub fn retire(&self, worker: &Handle) -> bool {
+        let mut registry = lock(&self.registry);
+        let done = worker.sessions.load(Ordering::Relaxed) == 0 && worker.close_if_empty();
+        if done {
+            registry.workers.remove(&worker.id);
+        }
+        done
+    }
+
+    /// Lists a base.
+    pub fn came(&self, listed: Listed) {
+        lock(&self.registry).bases.insert(listed.who.id, listed);
+        self.sessions_changed();
+    }
+
+    /// A session is no more.
+    pub fn went(&self, id: u64) {
+        lock(&self.registry).bases.remove(&id);
+        self.sessions_changed();
+    }
+
+    fn sessions_changed(&self) {
+        if self.reports_sessions.load(Ordering::Relaxed) {
+            self.acceptor.wake();
+        }
+    }
+
+    /// How many bases and workers there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let registry = lock(&self.registry);
+        (registry.bases.len(), registry.workers.len())
+    }
+
+    fn may_see(&self, asker: u32, uid: u32) -> bool {
+        asker == uid || self.access.sees_all(asker)
+    }
+
+    /// The workers that `asker` may see.
+    pub fn workers(&self, asker: u32) -> Vec<Arc<Handle>> {
+        let registry = lock(&self.registry);
+        registry.workers.values().filter(|w| self.may_see(asker, w.uid)).cloned().collect()
+    }
+
+    /// At most `most` bases that `asker` may see with ids above `after`, and whether there are more.
+    pub fn bases(&self, asker: u32, after: u64, most: usize) -> (Vec<Listed>, bool) {
+        let registry = lock(&self.registry);
+        let mut found: Vec<Listed> = registry
+            .bases
+            .range(after.saturating_add(1)..)
+            .map(|(_, b)| b)
+            .filter(|b| self.may_see(asker, b.who.peer.uid))
+            .take(most + 1)
+            .cloned()
+            .collect();
+        let more = found.len() > most;
+        found.truncate(most);
+        (found, more)
+    }
+
+    /// The base that is meant, if `asker` may see it. Of several with one name it is the newest.
+    pub fn find(&self, asker: u32, which: &Selector) -> Option<Listed> {
+        let registry = lock(&self.registry);
+        let found = match which {
+            Selector::Id(id) => registry.bases.get(id),
+            Selector::Name(name) => registry
+                .bases
+                .values()
+                .rev()
+                .find(|b| b.who.name == *name && self.may_see(asker, b.who.peer.uid)),
+        };
+        found.filter(|b| self.may_see(asker, b.who.peer.uid)).cloned()
+    }
+
+    /// Lets a session follow one base, or all that it may see, and tells all workers.
+    pub fn follow(&self, to: Follower, uid: u32, base: Option<u64>) {
+        lock(&self.registry).followers.push(Following { to, base, uid });
+        self.tell_all(|| Mail::Followers);
+    }
+
+    /// Forgets a follower. `false`: it was none.
+    pub fn unfollow(&self, session: u64) -> bool {
+        let mut registry = lock(&self.registry);
+        let before = registry.followers.len();
+        registry.followers.retain(|f| f.to.session != session);
+        let was = registry.followers.len() != before;
+        drop(registry);
+        if was {
+            self.tell_all(|| Mail::Followers);
+        }
+        was
+    }
+
+    /// Who follows a base.
+    pub fn followers(&self, base: u64, uid: u32) -> Vec<Follower> {
+        let registry = lock(&self.registry);
+        let follows = |f: &&Following| match f.base {
+            Some(id) => id == base,
+            None => self.may_see(f.uid, uid),
+        };
+        registry.followers.iter().filter(follows).map(|f| f.to.clone()).collect()
+    }
+
+    fn tell_all(&self, mail: impl Fn() -> Mail) {
+        for worker in lock(&self.registry).workers.values() {
+            worker.post(mail());
+        }
+    }
+
+    /// Asks the acceptor to stop evd.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.acceptor.wake();
+    }
+
+    /// Whether somebody asked for that.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Tells all workers to end, and waits for them at most `patience`. Returns how many did not.
+    pub fn stop_workers(&self, patience: Duration) -> usize {
+        lock(&self.registry).stopping = true;
+        self.tell_all(|| Mail::Stop);
+        let until = Instant::now() + patience;
+        let mut registry = lock(&self.registry);
+        while registry.threads > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            registry = self.ended.wait_timeout(registry, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        registry.threads
+    }
+}
+
+/// A worker's thread ends.
+struct Gone(Arc<Shared>, Arc<Handle>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let mail = self.1.close();
+        let mut registry = lock(&self.0.registry);
+        registry.workers.remove(&self.1.id);
+        registry.bases.retain(|_, b| b.worker.id != self.1.id);
+        registry.threads -= 1;
+        drop(registry);
+        self.0.ended.notify_all();
+        drop(mail);
+    }
+}
+
+/// The error that starting fails with where a base for the acceptor can't be made.
+pub(super) fn no_base(e: crate::base::BaseError) -> Error {
+    Error::Os { what: "make an event base", source: io::Error::other(e) }
+}

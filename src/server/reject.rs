@@ -1,0 +1,63 @@
+//! Says no, on a thread of its own.
+//!
+//! Closing a connection that was never read can block for seconds if what was sent on it lingers (measured), and who is refused is the last one to be
+//! trusted there. So neither the acceptor nor a worker does it. The thread is made when the first one is refused and sleeps in between.
+
+use evd_proto::channel::Output;
+use evd_proto::reply::{Code, Refused};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+
+/// Connections that may wait to be closed.
+const MOST: usize = 64;
+
+/// Where refused connections go.
+#[derive(Default)]
+pub(super) struct Reject {
+    thread: Option<Sender<(OwnedFd, Refused)>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Reject {
+    /// Refuses a connection. It is told once, without waiting, and closed.
+    pub fn refuse(&mut self, socket: OwnedFd, code: Code, text: String) {
+        let refused = Refused { code, limit: 0, value: 0, text, ids: Vec::new() };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let unsent = match &self.thread {
+            Some(thread) => thread.send((socket, refused)).err().map(|e| e.0),
+            None => Some((socket, refused)),
+        };
+        if let Some(one) = unsent {
+            self.start();
+            if let Some(thread) = &self.thread {
+                // The thread ends only with its sender.
+                let _ = thread.send(one);
+            }
+        }
+    }
+
+    /// Whether so many wait that no more should be accepted for now.
+    pub fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= MOST
+    }
+
+    fn start(&mut self) {
+        let (sender, receiver) = channel::<(OwnedFd, Refused)>();
+        let waiting = Arc::clone(&self.waiting);
+        let run = move || {
+            for (socket, refused) in receiver {
+                let mut out = Output::default();
+                let _ = out.push(0, &refused);
+                let _ = out.flush(socket.as_fd());
+                drop(socket);
+                waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        match std::thread::Builder::new().name("evd-reject".to_owned()).spawn(run) {
+            Ok(_) => self.thread = Some(sender),
+            Err(e) => log::warn!("no thread to refuse connections with: {e}"),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What evctl sees of workers and bases.
+//!
+//! What workers share (user, thread, number of sessions, since when busy) is read from the registry; only what a base knows itself is asked from its worker. So
+//! a stuck worker is shown as such, and its bases with what is known of them.
+
+use super::mail::{Asker, Handle, Mail};
+use super::registry::Listed;
+use super::tickets::{Gathering, Pending};
+use super::wishes::no_base;
+use super::worker::Worker;
+use evd_proto::reply::{BaseInfo, StatusPage, WorkerInfo};
+use evd_proto::request::Selector;
+use evd_proto::{PROTOCOL_VERSION, sys};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Bases in one page: each is at most 750 bytes.
+const PAGE: usize = 60;
+
+impl Worker {
+    /// Describes those of the bases that are here.
+    pub(super) fn describe(&mut self, ids: &[u64]) -> Vec<BaseInfo> {
+        let worker = self.me.id;
+        ids.iter().filter_map(|id| Some(self.session(*id)?.base_info(worker))).collect()
+    }
+
+    /// Puts a page of the status together for session `id`.
+    pub(super) fn status(&mut self, id: u64, serial: u64, after: u64) {
+        let (wanted, more) = self.shared.bases(self.me.uid, after, PAGE);
+        let mut by_worker: BTreeMap<u32, (Arc<Handle>, Vec<u64>)> = BTreeMap::new();
+        for base in &wanted {
+            let of =
+                by_worker.entry(base.worker.id).or_insert_with(|| (Arc::clone(&base.worker), Vec::new()));
+            of.1.push(base.who.id);
+        }
+        let number = self.tickets.next();
+        let (mut bases, mut asked) = (Vec::new(), 0);
+        for (worker, ids) in by_worker.into_values() {
+            if worker.id == self.me.id {
+                bases = self.describe(&ids);
+                continue;
+            }
+            let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
+            asked += u32::from(worker.post(Mail::AskBases { ids, ticket }));
+        }
+        let page = Gathering { first: after == 0, wanted, bases, more };
+        if asked == 0 {
+            return self.show_status(id, serial, page);
+        }
+        self.await_answers(number, id, serial, asked, Pending::Status(page));
+    }
+
+    /// Answers with a page that is complete, or as complete as it gets.
+    pub(super) fn show_status(&mut self, id: u64, serial: u64, page: Gathering) {
+        let Gathering { first, wanted, mut bases, more } = page;
+        let now = sys::monotonic_ns();
+        let missing = wanted.iter().filter(|w| !bases.iter().any(|b| b.id == w.who.id));
+        let missing: Vec<BaseInfo> = missing.map(|listed| outline(listed, now)).collect();
+        bases.extend(missing);
+        bases.sort_by_key(|b| b.id);
+        let asker = self.me.uid;
+        let of = if self.shared.access.sees_all(asker) { None } else { Some(asker) };
+        let workers = if first { self.shared.workers(asker) } else { Vec::new() };
+        // At most 100 of them fit beside a full page of bases.
+        let workers = workers.iter().take(100).map(|w| worker_info(w, now)).collect();
+        let status = StatusPage {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL_VERSION,
+            pid: std::process::id() as i32,
+            uid: sys::effective_ids().0,
+            uptime: now.saturating_sub(self.shared.started),
+            methods: crate::backend::supported(false).into_iter().map(str::to_owned).collect(),
+            workers,
+            bases,
+            holds: self.shared.holds.count(of),
+            names: self.shared.names.count(of),
+            more,
+        };
+        self.reply(id, serial, &status);
+    }
+
+    /// Answers with what a base waits for, a page at a time.
+    pub(super) fn events(&mut self, id: u64, serial: u64, which: &Selector, from: (u8, u32)) {
+        let Some(found) = self.shared.find(self.me.uid, which) else {
+            return self.refuse_unknown(id, serial, no_base(which));
+        };
+        let base = found.who.id;
+        if found.worker.id == self.me.id {
+            return match self.session(base).map(|s| s.events_page(from)) {
+                Some(page) => self.reply(id, serial, &page),
+                None => self.refuse_unknown(id, serial, no_base(which)),
+            };
+        }
+        let number = self.tickets.next();
+        let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
+        if found.worker.post(Mail::AskEvents { base, from, ticket }) {
+            self.await_answers(number, id, serial, 1, Pending::Events(base));
+        } else {
+            self.refuse_unknown(id, serial, no_base(which));
+        }
+    }
+}
+
+fn worker_info(worker: &Handle, now: u64) -> WorkerInfo {
+    let since = worker.busy_since.load(Ordering::Relaxed);
+    WorkerInfo {
+        id: worker.id,
+        uid: worker.uid,
+        tid: worker.tid.load(Ordering::Relaxed),
+        method: worker.method.to_owned(),
+        sessions: worker.sessions.load(Ordering::Relaxed),
+        busy: if since == 0 { 0 } else { now.saturating_sub(since).max(1) },
+    }
+}
+
+/// A base whose worker does not answer.
+fn outline(listed: &Listed, now: u64) -> BaseInfo {
+    let who = &listed.who;
+    BaseInfo {
+        id: who.id,
+        name: who.name.clone(),
+        pid: who.peer.pid,
+        uid: who.peer.uid,
+        worker: listed.worker.id,
+        age: now.saturating_sub(who.since),
+        method: listed.method.to_owned(),
+        features: listed.features,
+        parked: 0,
+        local: 0,
+        timers: 0,
+        signals: 0,
+        daemon_signals: 0,
+        names: Vec::new(),
+        activations: 0,
+        per_second: 0,
+        wakeups: 0,
+        callbacks: 0,
+        unread: 0,
+    }
+}

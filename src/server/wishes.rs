@@ -1,0 +1,166 @@
+//! What a worker does for a session that the session can't do alone.
+
+use super::deadlines::Due;
+use super::holds::{Gift, Given, Refusal};
+use super::mail::{Asker, Mail};
+use super::names::Subscriber;
+use super::registry::Follower;
+use super::tickets::{Pending, Triggering};
+use super::worker::Worker;
+use crate::session::Wish;
+use evd_proto::frame::Body;
+use evd_proto::name::printable;
+use evd_proto::reply::{Code, Done, Holds, Took, Triggered};
+use evd_proto::request::Selector;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+impl Worker {
+    /// Does what session `id` wishes.
+    pub(super) fn grant(&mut self, id: u64, wish: Wish) {
+        match wish {
+            Wish::Subscribe { serial, id: sub, name } => {
+                let subscriber = Subscriber { worker: Arc::clone(&self.me), session: id, id: sub };
+                self.shared.names.add(self.me.uid, &name, subscriber);
+                self.reply(id, serial, &Done {});
+            }
+            Wish::Unsubscribe { id: sub, name } => self.shared.names.remove(self.me.uid, &name, id, sub),
+            Wish::Trigger { serial, name } => self.trigger(id, serial, &name),
+            Wish::Hold { serial, name, fd, attachment, ttl, replace } => {
+                let Some(session) = self.session(id) else { return };
+                let (pid, giver) = (session.who().peer.pid, session.who().name.clone());
+                self.hold(id, serial, &name, Gift { fd, attachment, ttl, replace, pid, giver });
+            }
+            Wish::Take { serial, name, keep } => self.take(id, serial, &name, keep),
+            Wish::Taken { hold } => {
+                // Closed here, in the worker of its user.
+                if let Some(held) = self.shared.holds.taken(self.me.uid, hold, id) {
+                    self.deadlines.remove(held.expires, Due::Hold(held.number));
+                }
+            }
+            Wish::ListHolds { serial, after } => {
+                let (holds, more) = self.shared.holds.list(self.me.uid, &after);
+                self.reply(id, serial, &Holds { holds, more });
+            }
+            Wish::DropHold { serial, name } => match self.shared.holds.drop(self.me.uid, &name) {
+                Ok(held) => {
+                    self.deadlines.remove(held.expires, Due::Hold(held.number));
+                    self.reply(id, serial, &Done {});
+                }
+                Err(e) => self.refuse(id, serial, e),
+            },
+            Wish::Sync { serial } => self.reply(id, serial, &Done {}),
+            Wish::Status { serial, after } => self.status(id, serial, after),
+            Wish::Events { serial, base, from } => self.events(id, serial, &base, from),
+            Wish::Follow { serial, base } => self.follow(id, serial, base.as_ref()),
+        }
+    }
+
+    /// Answers, if the session is still there.
+    pub(super) fn reply<B: Body>(&mut self, id: u64, serial: u64, body: &B) {
+        if let Some(session) = self.session(id) {
+            session.reply(serial, body);
+        }
+    }
+
+    fn refuse(&mut self, id: u64, serial: u64, why: Refusal) {
+        if let Some(session) = self.session(id) {
+            session.refuse(serial, why.code, why.limit, why.value, why.text);
+        }
+    }
+
+    pub(super) fn refuse_unknown(&mut self, id: u64, serial: u64, text: String) {
+        self.refuse(id, serial, Refusal { code: Code::Unknown, limit: 0, value: 0, text });
+    }
+
+    fn trigger(&mut self, id: u64, serial: u64, name: &str) {
+        let subscribers = self.shared.names.subscribers(self.me.uid, name);
+        if subscribers.is_empty() {
+            let text = format!("nobody subscribed to the name {:?}", printable(name));
+            return self.refuse_unknown(id, serial, text);
+        }
+        let number = self.tickets.next();
+        let mut result = Triggering::default();
+        let mut asked = 0;
+        for Subscriber { worker, session, id: sub } in subscribers {
+            if worker.id == self.me.id {
+                result.add(self.activate(session, sub));
+                continue;
+            }
+            let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
+            asked += u32::from(worker.post(Mail::Trigger { session, id: sub, ticket }));
+        }
+        if asked == 0 {
+            let Triggering { reached, queued } = result;
+            return self.reply(id, serial, &Triggered { reached, queued });
+        }
+        self.await_answers(number, id, serial, asked, Pending::Trigger(result));
+    }
+
+    /// Activates a subscription of a session of this worker. `Some(true)`: it is in the client's socket. `None`: there is no such subscription.
+    pub(super) fn activate(&mut self, session: u64, sub: u32) -> Option<bool> {
+        self.session(session)?.trigger(sub).then_some(())?;
+        Some(self.settle(session))
+    }
+
+    fn hold(&mut self, id: u64, serial: u64, name: &str, gift: Gift) {
+        match self.shared.holds.put(self.me.uid, name, gift) {
+            Ok((number, expires, old)) => {
+                if let Some(old) = old {
+                    self.deadlines.remove(old.expires, Due::Hold(old.number));
+                }
+                if expires != 0 {
+                    self.deadlines.add(expires, Due::Hold(number));
+                }
+                self.reply(id, serial, &Done {});
+            }
+            Err(e) => self.refuse(id, serial, e),
+        }
+    }
+
+    fn take(&mut self, id: u64, serial: u64, name: &str, keep: bool) {
+        let uid = self.me.uid;
+        let Given { number, fd, attachment, left } = match self.shared.holds.take(uid, name, id, keep) {
+            Ok(given) => given,
+            Err(e) => return self.refuse(id, serial, e),
+        };
+        let Some(session) = self.session(id) else { return self.shared.holds.left(uid, id, Some(number)) };
+        let took = Took { hold: number, attachment, ttl: left };
+        let why = match session.reply_with_fd(serial, &took, fd.as_fd()) {
+            Ok(true) => return,
+            Ok(false) => Refusal {
+                code: Code::Busy,
+                limit: 0,
+                value: 0,
+                text: "the socket takes no fd now: read what is in it and try again".to_owned(),
+            },
+            Err(e) => {
+                let value = e.raw_os_error().unwrap_or(0) as u64;
+                Refusal { code: Code::System, limit: 0, value, text: format!("the fd can't be passed: {e}") }
+            }
+        };
+        self.refuse(id, serial, why);
+        self.shared.holds.left(uid, id, Some(number));
+    }
+
+    fn follow(&mut self, id: u64, serial: u64, base: Option<&Selector>) {
+        let one = match base {
+            None => None,
+            Some(which) => match self.shared.find(self.me.uid, which) {
+                Some(found) => Some(found.who.id),
+                None => return self.refuse_unknown(id, serial, no_base(which)),
+            },
+        };
+        let to = Follower { worker: Arc::clone(&self.me), session: id };
+        self.shared.follow(to, self.me.uid, one);
+        self.reply(id, serial, &Done {});
+    }
+}
+
+/// What to say if there is no such base, or the asker may not know of it.
+pub(super) fn no_base(which: &Selector) -> String {
+    match which {
+        Selector::Id(id) => format!("there is no base {id}"),
+        Selector::Name(name) => format!("there is no base named {:?}", printable(name)),
+    }
+}

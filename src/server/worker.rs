@@ -1,0 +1,476 @@
+//! A worker: one thread, and the sessions of one user.
+//!
+//! Most workers wait in a base of their own, in which the bases of their sessions are nested by their pollable fds. A base that can't be nested that way (poll,
+//! select) gets a worker to itself, which waits in that base. All else is the same code.
+//!
+//! Mail is looked at before each turn of a session, so that what was promised to somebody (a follower) holds for whatever happens later.
+
+use super::deadlines::{Deadlines, Due};
+use super::mail::{Handle, Mail, Traced};
+use super::registry::{Follower, Listed, Shared};
+use super::tickets::Tickets;
+use crate::backend::{Entry, Interest, Mode};
+use crate::base::{Activation, Base};
+use crate::session::{Ending, Greeted, Greeting, Opening, Session, Tools, Wish};
+use evd_proto::What;
+use evd_proto::name::printable;
+use evd_proto::reply::Code;
+use evd_proto::request::Role;
+use evd_proto::sys::{self, Peer};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a connection may stay without a `Hello`, in nanoseconds.
+const HELLO_WITHIN: u64 = 10_000_000_000;
+const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
+
+/// One worker, on its own thread.
+pub(super) struct Worker {
+    pub shared: Arc<Shared>,
+    pub me: Arc<Handle>,
+    /// What it waits in; `None`: in the base of its only session.
+    base: Option<Base>,
+    tools: Tools,
+    seats: Vec<Option<Seat>>,
+    free: Vec<usize>,
+    /// Where the session or greeting of an id sits.
+    places: HashMap<u64, usize>,
+    pub deadlines: Deadlines,
+    pub tickets: Tickets,
+    acts: Vec<Activation>,
+    wishes: Vec<Wish>,
+    mail: Vec<Mail>,
+    stopping: bool,
+}
+
+struct Seat {
+    id: u64,
+    occupant: Occupant,
+    /// What stands in the deadlines for it.
+    deadline: Option<(u64, Due)>,
+    followers: Vec<Follower>,
+}
+
+enum Occupant {
+    Greeting(Greeting),
+    Session(Box<Session>),
+    /// It is just being turned.
+    Away,
+}
+
+impl Worker {
+    /// A worker that waits in `base`.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn new(shared: Arc<Shared>, me: Arc<Handle>, base: Base) -> io::Result<Worker> {
+        let mut worker = Worker::solo(shared, me)?;
+        worker.base = Some(base);
+        Ok(worker)
+    }
+
+    /// A worker for one session.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn solo(shared: Arc<Shared>, me: Arc<Handle>) -> io::Result<Worker> {
+        Ok(Worker {
+            shared,
+            me,
+            base: None,
+            tools: Tools::new()?,
+            seats: Vec::new(),
+            free: Vec::new(),
+            places: HashMap::new(),
+            deadlines: Deadlines::default(),
+            tickets: Tickets::default(),
+            acts: Vec::new(),
+            wishes: Vec::new(),
+            mail: Vec::new(),
+            stopping: false,
+        })
+    }
+
+    /// Serves until there is nobody to serve.
+    pub fn run(mut self) {
+        while !self.is_done() {
+            self.me.busy_since.store(0, Ordering::Relaxed);
+            let timeout = self.deadlines.until(sys::monotonic_ns);
+            let Some(base) = &mut self.base else { return };
+            let mut acts = std::mem::take(&mut self.acts);
+            if let Err(e) = base.wait(timeout, &mut acts) {
+                log::error!("worker {} of user {} can't wait and ends: {e}", self.me.id, self.me.uid);
+                return;
+            }
+            self.me.busy_since.store(base.now(), Ordering::Relaxed);
+            for act in acts.drain(..) {
+                match act {
+                    Activation::Mail => self.read_mail(),
+                    Activation::Ready { token, .. } => {
+                        self.read_mail();
+                        self.turn(token);
+                    }
+                    _ => {}
+                }
+            }
+            self.acts = acts;
+            self.run_deadlines();
+        }
+    }
+
+    /// Serves one session, and waits in its base.
+    pub fn run_solo(mut self, opening: Box<Opening>, base: Base, id: u64) {
+        self.places.insert(id, 0);
+        self.seats.push(Some(Seat::new(id, Occupant::Away)));
+        self.open(0, opening, base);
+        while !self.is_done() {
+            self.me.busy_since.store(0, Ordering::Relaxed);
+            let timeout = self.deadlines.until(sys::monotonic_ns);
+            let Some(session) = self.session(id) else {
+                // Only the times of held fds are left.
+                std::thread::park_timeout(timeout.unwrap_or(Duration::ZERO));
+                self.read_mail();
+                self.run_deadlines();
+                continue;
+            };
+            let waited = session.wait(timeout);
+            self.me.busy_since.store(sys::monotonic_ns(), Ordering::Relaxed);
+            self.read_mail();
+            match waited {
+                Ok(_) => self.handle(id),
+                Err(why) => self.end(id, &why),
+            }
+            self.run_deadlines();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.places.is_empty()
+            && (self.stopping || (!self.deadlines.has_holds() && self.shared.retire(&self.me)))
+    }
+
+    fn read_mail(&mut self) {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.me.collect(&mut mail);
+        for one in mail.drain(..) {
+            match one {
+                Mail::Connection { socket, peer, since } => self.greet(socket, peer, since),
+                Mail::Stop => self.stop(),
+                Mail::Followers => self.refresh_followers(),
+                Mail::Trace { to, trace } => self.show_trace(to, &trace),
+                other => self.answer(other),
+            }
+        }
+        self.mail = mail;
+    }
+
+    fn run_deadlines(&mut self) {
+        if self.deadlines.until(|| 0).is_none() {
+            return;
+        }
+        let now = sys::monotonic_ns();
+        while let Some(due) = self.deadlines.pop(now) {
+            match due {
+                Due::Session(id) => {
+                    if let Some(seat) = self.seat(id) {
+                        seat.deadline = None;
+                    }
+                    self.turn(id);
+                }
+                Due::Hello(id) => self.refuse_late(id),
+                Due::Ticket(number) => self.ticket_expired(number),
+                Due::Hold(number) => {
+                    // Closed here, in the worker of its user.
+                    if let Some(held) = self.shared.holds.expired(self.me.uid, number) {
+                        log::debug!("a held fd of user {} has expired", self.me.uid);
+                        drop(held);
+                    }
+                }
+            }
+        }
+    }
+
+    fn seat(&mut self, id: u64) -> Option<&mut Seat> {
+        let at = *self.places.get(&id)?;
+        self.seats[at].as_mut()
+    }
+
+    /// The session of an id, if it is here and stands.
+    pub fn session(&mut self, id: u64) -> Option<&mut Session> {
+        match &mut self.seat(id)?.occupant {
+            Occupant::Session(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    fn greet(&mut self, socket: OwnedFd, peer: Peer, since: u64) {
+        let id = self.shared.next_id();
+        let greeting = Greeting::new(socket, peer, since);
+        let Some(base) = &mut self.base else { return };
+        if let Err(e) = base.watch(greeting.as_fd(), id, READ, Entry::New) {
+            log::warn!("can't serve a connection of user {}: {e}", self.me.uid);
+            self.me.sessions.fetch_sub(1, Ordering::Relaxed);
+            return greeting.refuse(Code::System, "evd can't watch this connection");
+        }
+        let mut seat = Seat::new(id, Occupant::Greeting(greeting));
+        let due = (since.saturating_add(HELLO_WITHIN), Due::Hello(id));
+        self.deadlines.add(due.0, due.1);
+        seat.deadline = Some(due);
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.seats.push(None);
+            self.seats.len() - 1
+        });
+        self.seats[at] = Some(seat);
+        self.places.insert(id, at);
+    }
+
+    /// Something came from the connection or the base of `id`.
+    fn turn(&mut self, id: u64) {
+        let Some(seat) = self.seat(id) else { return };
+        if let Occupant::Session(session) = &mut seat.occupant {
+            return match session.wait(Some(Duration::ZERO)) {
+                Ok(_) => self.handle(id),
+                Err(why) => self.end(id, &why),
+            };
+        }
+        let Occupant::Greeting(greeting) = std::mem::replace(&mut seat.occupant, Occupant::Away) else {
+            return;
+        };
+        let peer = greeting.peer();
+        match greeting.turn(&mut self.tools.scratch) {
+            Ok(Greeted::Wait(greeting)) => {
+                if let Some(seat) = self.seat(id) {
+                    seat.occupant = Occupant::Greeting(greeting);
+                }
+            }
+            Ok(Greeted::Open(opening)) => self.choose(id, opening),
+            Err(why) => {
+                let Peer { pid, uid, .. } = peer;
+                match why {
+                    Ending::Closed => log::debug!("process {pid} of user {uid} left without a word"),
+                    why => log::info!("refused process {pid} of user {uid}: {why}"),
+                }
+                self.vacate(id);
+            }
+        }
+    }
+
+    /// Makes the base that the client asks for, and finds out where it is to be waited for.
+    fn choose(&mut self, id: u64, opening: Box<Opening>) {
+        let base = match Base::new(&opening.config()) {
+            Ok(base) => base,
+            Err(e) => {
+                let code = match e {
+                    crate::base::BaseError::Os(_) => Code::OutOfFds,
+                    _ => Code::NoMethod,
+                };
+                log::info!("refused {} of user {}: {e}", opening.name(), self.me.uid);
+                opening.refuse(code, (0, 0), &e.to_string());
+                return self.vacate(id);
+            }
+        };
+        if let Some(due) = self.seat(id).and_then(|s| s.deadline.take()) {
+            self.deadlines.remove(due.0, due.1);
+        }
+        if is_nestable(base.method()) {
+            let Some(at) = self.places.get(&id).copied() else { return };
+            return self.open(at, opening, base);
+        }
+        let name = opening.name().to_owned();
+        if let Err(e) = self.shared.assign_solo(opening, base, id) {
+            log::warn!("no worker for {name} of user {}: {e}", self.me.uid);
+        }
+        self.vacate(id);
+    }
+
+    fn open(&mut self, at: usize, opening: Box<Opening>, base: Base) {
+        let Some(id) = self.seats[at].as_ref().map(|s| s.id) else { return };
+        let mut wishes = std::mem::take(&mut self.wishes);
+        let opened = Session::open(*opening, base, id, self.shared.limits, &mut self.tools, &mut wishes)
+            .and_then(|session| self.seat_session(at, session));
+        match opened {
+            Ok(()) => {
+                wishes.drain(..).for_each(|wish| self.grant(id, wish));
+                self.settle(id);
+            }
+            Err(why) => {
+                log::info!("refused a session of user {}: {why}", self.me.uid);
+                wishes.clear();
+                self.vacate(id);
+            }
+        }
+        self.wishes = wishes;
+    }
+
+    fn seat_session(&mut self, at: usize, mut session: Session) -> Result<(), Ending> {
+        let who = session.who().clone();
+        if let Some(base) = &mut self.base {
+            let entry = base.watch(session.pollable()?, who.id, READ, Entry::New);
+            entry.map_err(|e| Ending::Os(io::Error::other(e)))?;
+        }
+        let name = printable(&who.name);
+        log::debug!("base {}: {name} (process {}, user {}) came", who.id, who.peer.pid, who.peer.uid);
+        let mut seat = Seat::new(who.id, Occupant::Away);
+        if who.role == Role::Client {
+            let (method, worker) = (session.method(), Arc::clone(&self.me));
+            let features = session.features();
+            let (id, uid) = (who.id, who.peer.uid);
+            self.shared.came(Listed { who, method, features, worker });
+            seat.followers = self.shared.followers(id, uid);
+            session.attend(!seat.followers.is_empty());
+        }
+        seat.occupant = Occupant::Session(Box::new(session));
+        self.seats[at] = Some(seat);
+        Ok(())
+    }
+
+    /// Takes in what a session's wait found, does what it wishes, and sends what it has to say.
+    fn handle(&mut self, id: u64) {
+        let mut wishes = std::mem::take(&mut self.wishes);
+        let Some(at) = self.places.get(&id).copied() else { return };
+        let Some(Seat { occupant: Occupant::Session(session), .. }) = &mut self.seats[at] else { return };
+        let handled = session.handle(&mut self.tools, &mut wishes);
+        // Also if it ends: what it asked for before counts.
+        wishes.drain(..).for_each(|wish| self.grant(id, wish));
+        self.wishes = wishes;
+        match handled {
+            Ok(()) => drop(self.settle(id)),
+            Err(why) => self.end(id, &why),
+        }
+    }
+
+    /// Sends what a session has to say, to its client and to its followers. `true`: nothing is left.
+    pub fn settle(&mut self, id: u64) -> bool {
+        let nested = self.base.is_some();
+        let Some(at) = self.places.get(&id).copied() else { return false };
+        let Some(seat) = &mut self.seats[at] else { return false };
+        let Occupant::Session(session) = &mut seat.occupant else { return false };
+        let trace = session.take_trace();
+        let all = match session.deliver() {
+            Ok(all) => all,
+            Err(e) => {
+                self.end(id, &e.into());
+                return false;
+            }
+        };
+        if nested {
+            let wanted = session.next_deadline().map(|at| (at, Due::Session(id)));
+            if wanted != seat.deadline {
+                if let Some(old) = std::mem::replace(&mut seat.deadline, wanted) {
+                    self.deadlines.remove(old.0, old.1);
+                }
+                if let Some(new) = wanted {
+                    self.deadlines.add(new.0, new.1);
+                }
+            }
+        }
+        if let Some(entries) = trace {
+            let who = session.who();
+            let trace = Traced { base: who.id, name: who.name.clone(), at: sys::monotonic_ns(), entries };
+            let (trace, followers) = (Arc::new(trace), seat.followers.clone());
+            for Follower { worker, session } in followers {
+                if worker.id == self.me.id {
+                    self.show_trace(session, &trace);
+                } else {
+                    worker.post(Mail::Trace { to: session, trace: Arc::clone(&trace) });
+                }
+            }
+        }
+        all
+    }
+
+    fn show_trace(&mut self, to: u64, trace: &Traced) {
+        if let Some(session) = self.session(to) {
+            session.show_trace(trace.base, &trace.name, trace.at, &trace.entries);
+            self.settle(to);
+        }
+    }
+
+    fn refresh_followers(&mut self) {
+        let ids: Vec<u64> = self.places.keys().copied().collect();
+        for id in ids {
+            let shared = Arc::clone(&self.shared);
+            let Some(seat) = self.seat(id) else { continue };
+            let Occupant::Session(session) = &mut seat.occupant else { continue };
+            if session.who().role != Role::Client {
+                continue;
+            }
+            seat.followers = shared.followers(id, session.who().peer.uid);
+            session.attend(!seat.followers.is_empty());
+            self.settle(id);
+        }
+    }
+
+    fn refuse_late(&mut self, id: u64) {
+        let Some(seat) = self.seat(id) else { return };
+        seat.deadline = None;
+        if let Occupant::Greeting(greeting) = std::mem::replace(&mut seat.occupant, Occupant::Away) {
+            log::info!("process {} said no Hello in 10 s", greeting.peer().pid);
+            greeting.refuse(Code::Protocol, "no Hello came within 10 s");
+        }
+        self.vacate(id);
+    }
+
+    /// Ends a session: its fds are closed here.
+    pub fn end(&mut self, id: u64, why: &Ending) {
+        let Some(session) = self.session(id) else { return };
+        let who = session.who().clone();
+        let name = printable(&who.name);
+        match why {
+            Ending::Closed => log::debug!("base {}: {name} left", who.id),
+            why => log::info!("base {}: {name} (process {}) ends: {why}", who.id, who.peer.pid),
+        }
+        let mut wishes = Vec::new();
+        session.farewell(&mut wishes);
+        let has_taken = session.has_taken();
+        wishes.into_iter().for_each(|wish| self.grant(id, wish));
+        if has_taken {
+            self.shared.holds.left(who.peer.uid, id, None);
+        }
+        self.vacate(id);
+        match who.role {
+            Role::Client => self.shared.went(id),
+            Role::Control => drop(self.shared.unfollow(id)),
+        }
+    }
+
+    fn vacate(&mut self, id: u64) {
+        let Some(at) = self.places.remove(&id) else { return };
+        let Some(seat) = self.seats[at].take() else { return };
+        if let Some(due) = seat.deadline {
+            self.deadlines.remove(due.0, due.1);
+        }
+        self.free.push(at);
+        drop(seat);
+        self.me.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        let ids: Vec<u64> = self.places.keys().copied().collect();
+        for id in ids {
+            let Some(seat) = self.seat(id) else { continue };
+            match std::mem::replace(&mut seat.occupant, Occupant::Away) {
+                Occupant::Session(session) => session.close("evd stops"),
+                Occupant::Greeting(greeting) => greeting.refuse(Code::Stopping, "evd stops"),
+                Occupant::Away => {}
+            }
+            self.vacate(id);
+        }
+    }
+}
+
+impl Seat {
+    fn new(id: u64, occupant: Occupant) -> Seat {
+        Seat { id, occupant, deadline: None, followers: Vec::new() }
+    }
+}
+
+/// Whether a base of this method is itself one pollable fd.
+fn is_nestable(method: &str) -> bool {
+    matches!(method, "epoll" | "kqueue" | "evport")
+}

@@ -1,0 +1,191 @@
+//! A connection that has not said `Hello` yet: it has no base, no name and no rights, and its worker gives it little time.
+
+use super::Ending;
+use crate::base::Config;
+use evd_proto::channel::{Channel, Fill, Frame, Scratch};
+use evd_proto::frame::{FrameError, Header, Kind};
+use evd_proto::reply::{Code, Refused};
+use evd_proto::request::Hello;
+use evd_proto::sys::Peer;
+use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, name};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A connection whose `Hello` is awaited.
+pub struct Greeting {
+    channel: Channel,
+    peer: Peer,
+    since: u64,
+}
+
+/// How far a [`Greeting`] is.
+pub enum Greeted {
+    /// The `Hello` is not complete.
+    Wait(Greeting),
+    /// It is, and it is sound: a session can be opened.
+    Open(Box<Opening>),
+}
+
+/// A frame whose body is its own.
+#[derive(Debug)]
+pub struct Request<B> {
+    /// Its header.
+    pub header: Header,
+    /// Its body's bytes.
+    pub body: B,
+    /// Its fds.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl<B: AsRef<[u8]>> Request<B> {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// As [`evd_proto::frame::body`].
+    pub fn read<T: evd_proto::frame::Body>(&self) -> Result<T, FrameError> {
+        evd_proto::frame::body(self.header.kind, self.body.as_ref())
+    }
+}
+
+impl<'a> From<Frame<'a>> for Request<&'a [u8]> {
+    fn from(f: Frame<'a>) -> Self {
+        Request { header: f.header, body: f.body, fds: f.fds }
+    }
+}
+
+/// A sound `Hello`, and what came with it.
+pub struct Opening {
+    pub(super) hello: Hello,
+    pub(super) serial: u64,
+    pub(super) version: u16,
+    pub(super) channel: Channel,
+    /// Requests that were sent without waiting for the `Welcome`.
+    pub(super) early: Vec<Request<Vec<u8>>>,
+    pub(super) peer: Peer,
+    pub(super) since: u64,
+}
+
+impl Greeting {
+    /// Takes over a connection, which must be non-blocking. `since` is in `CLOCK_MONOTONIC` nanoseconds.
+    pub fn new(socket: OwnedFd, peer: Peer, since: u64) -> Greeting {
+        Greeting { channel: Channel::new(socket), peer, since }
+    }
+
+    /// Who connected.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Reads what is there.
+    ///
+    /// # Errors
+    /// The connection ends. If what it said was wrong, it was told what would be right.
+    pub fn turn(mut self, scratch: &mut Scratch) -> Result<Greeted, Ending> {
+        let (socket, input, _) = self.channel.split();
+        let (fill, mut frames) = input.receive(socket, scratch)?;
+        let mut all = Vec::new();
+        let broken = loop {
+            match frames.next() {
+                Ok(None) => break None,
+                Ok(Some(f)) => all.push(Request { header: f.header, body: f.body.to_vec(), fds: f.fds }),
+                Err(e) => break Some(e),
+            }
+        };
+        drop(frames);
+        match (broken, fill) {
+            (Some(e), _) => return Err(self.tell(0, Code::Protocol, (0, 0), Ending::Protocol(e))),
+            (None, Fill::FdsLost) => return Err(self.tell(0, Code::FdsLost, (0, 0), Ending::FdsLost)),
+            (None, Fill::End) => return Err(Ending::Closed),
+            (None, Fill::Data | Fill::Empty) => {}
+        }
+        if all.is_empty() {
+            return Ok(Greeted::Wait(self));
+        }
+        let first = all.remove(0);
+        let serial = first.header.serial;
+        let hello = match first.read::<Hello>() {
+            Ok(hello) if first.fds.is_empty() && serial > 0 => hello,
+            Ok(_) => {
+                let e = FrameError::OutOfPlace(Kind::Hello);
+                return Err(self.tell(serial, Code::Protocol, (0, 0), Ending::Protocol(e)));
+            }
+            Err(e) => return Err(self.tell(serial, Code::Protocol, (0, 0), Ending::Protocol(e))),
+        };
+        let (oldest, newest) = hello.versions;
+        let version = newest.min(PROTOCOL_VERSION);
+        let opening = Opening {
+            serial,
+            version,
+            channel: self.channel,
+            early: all,
+            peer: self.peer,
+            since: self.since,
+            hello,
+        };
+        if version < oldest.max(OLDEST_VERSION) {
+            let text = format!(
+                "this evd speaks the protocol versions {OLDEST_VERSION} to {PROTOCOL_VERSION}, the client {oldest} to {newest}"
+            );
+            let range = (u64::from(OLDEST_VERSION), u64::from(PROTOCOL_VERSION));
+            opening.refuse(Code::Version, range, &text);
+            return Err(Ending::Os(std::io::Error::other(text)));
+        }
+        if let Err(e) = name::check(&opening.hello.name) {
+            opening.refuse(Code::BadName, (0, 0), &e.to_string());
+            return Err(Ending::Os(std::io::Error::other(e)));
+        }
+        Ok(Greeted::Open(Box::new(opening)))
+    }
+
+    /// Refuses the connection: it ends. It is told once, without waiting.
+    pub fn refuse(mut self, code: Code, text: &str) {
+        send(&mut self.channel, 0, code, (0, 0), text);
+    }
+
+    fn tell(&mut self, serial: u64, code: Code, values: (u64, u64), why: Ending) -> Ending {
+        send(&mut self.channel, serial, code, values, &why.to_string());
+        why
+    }
+}
+
+impl AsFd for Greeting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+impl Opening {
+    /// What the client's base must be.
+    pub fn config(&self) -> Config {
+        let hello = &self.hello;
+        let mut config = Config::default();
+        // The control role has no base of its own, only a socket to be waited for.
+        if hello.role == evd_proto::request::Role::Client {
+            config.method = Some(hello.method.clone()).filter(|m| !m.is_empty());
+            config.avoid = hello.avoid.clone();
+            config.require = crate::backend::Features::from_bits_retain(hello.require);
+        }
+        config
+    }
+
+    /// What the client calls itself.
+    pub fn name(&self) -> &str {
+        &self.hello.name
+    }
+
+    /// Who connected.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Refuses the session: the connection ends. It is told once, without waiting.
+    pub fn refuse(mut self, code: Code, (limit, value): (u64, u64), text: &str) {
+        send(&mut self.channel, self.serial, code, (limit, value), text);
+    }
+}
+
+fn send(channel: &mut Channel, serial: u64, code: Code, (limit, value): (u64, u64), text: &str) {
+    let refused = Refused { code, limit, value, text: text.to_owned(), ids: Vec::new() };
+    // The connection ends after this, whether the peer hears it or not.
+    let _ = channel.output.push(serial, &refused);
+    let _ = channel.flush();
+}

@@ -1,0 +1,280 @@
+//! What each request does. Those that concern only this client and its base take effect here; the others leave as wishes.
+
+use super::greeting::Request;
+use super::watches::Refusal;
+use super::{State, Wish};
+use evd_proto::channel::{Frame, Output};
+use evd_proto::frame::{Body, FrameError, Kind};
+use evd_proto::name;
+use evd_proto::notice::TraceSource;
+use evd_proto::reply::{Code, Done, Refused};
+use evd_proto::request::{self as ask, Role};
+use evd_proto::sys::{self, Slot};
+use std::os::fd::OwnedFd;
+
+/// Queues a refusal.
+pub(super) fn refuse(out: &mut Output, serial: u64, code: Code, limit: u64, value: u64, text: String) {
+    // A refusal is far shorter than a frame may be.
+    let _ = out.push(serial, &Refused { code, limit, value, text, ids: Vec::new() });
+}
+
+/// The body of a request that no fds may come with.
+fn plain<T: Body, B: AsRef<[u8]>>(request: &Request<B>) -> Result<T, FrameError> {
+    count(request, 0)?;
+    request.read()
+}
+
+/// The number of fds must be what the body implies.
+fn count<B>(request: &Request<B>, wanted: usize) -> Result<(), FrameError> {
+    match request.fds.len() {
+        came if came == wanted => Ok(()),
+        came => Err(FrameError::FdCount { claimed: wanted, came }),
+    }
+}
+
+impl State {
+    /// Takes in one request. Wishes are appended in the order of the requests.
+    ///
+    /// An error ends the session: the stream of frames is not to be trusted any more.
+    pub(super) fn request<B: AsRef<[u8]>>(
+        &mut self,
+        request: impl Into<Request<B>>,
+        out: &mut Output,
+        slot: &mut Slot,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<(), FrameError> {
+        let request = request.into();
+        let (kind, serial) = (request.header.kind, request.header.serial);
+        if serial <= self.last_serial {
+            return Err(FrameError::Serial { last: self.last_serial, got: serial });
+        }
+        self.last_serial = serial;
+        let control = matches!(kind, Kind::Status | Kind::Events | Kind::Follow);
+        let client = matches!(
+            kind,
+            Kind::Arm
+                | Kind::Disarm
+                | Kind::Timers
+                | Kind::Subscribe
+                | Kind::Unsubscribe
+                | Kind::DaemonSignal
+                | Kind::Report
+        );
+        if (control && self.role != Role::Control) || (client && self.role != Role::Client) {
+            let role = if control { "control" } else { "client" };
+            let text = format!("{kind:?} is for the {role} role");
+            refuse(out, serial, Code::NotAllowed, 0, 0, text);
+            return Ok(());
+        }
+        match kind {
+            Kind::Arm => self.arm(request, out, slot),
+            Kind::Disarm => self.disarm(request, slot),
+            Kind::Timers => self.set_timers(&plain(&request)?, serial, out),
+            Kind::Subscribe => self.subscribe(plain(&request)?, serial, out, wishes),
+            Kind::Unsubscribe => {
+                let id = plain::<ask::Unsubscribe, B>(&request)?.id;
+                if let Some(name) = self.names.remove(id) {
+                    wishes.push(Wish::Unsubscribe { id, name });
+                }
+                Ok(())
+            }
+            Kind::DaemonSignal => self.daemon_signal(plain(&request)?, serial, out),
+            Kind::Report => {
+                self.told(&plain(&request)?);
+                Ok(())
+            }
+            Kind::Hold => self.hold(request, out, wishes),
+            _ => {
+                wishes.push(self.passed_on(&request)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// The requests that are the server's alone.
+    fn passed_on<B: AsRef<[u8]>>(&mut self, request: &Request<B>) -> Result<Wish, FrameError> {
+        let serial = request.header.serial;
+        Ok(match request.header.kind {
+            Kind::Trigger => Wish::Trigger { serial, name: plain::<ask::Trigger, B>(request)?.name },
+            Kind::Take => {
+                let ask::Take { name, keep } = plain(request)?;
+                self.takes = true;
+                Wish::Take { serial, name, keep }
+            }
+            Kind::Taken => Wish::Taken { hold: plain::<ask::Taken, B>(request)?.hold },
+            Kind::ListHolds => Wish::ListHolds { serial, after: plain::<ask::ListHolds, B>(request)?.after },
+            Kind::Drop => Wish::DropHold { serial, name: plain::<ask::Drop, B>(request)?.name },
+            Kind::Sync => {
+                plain::<ask::Sync, B>(request)?;
+                Wish::Sync { serial }
+            }
+            Kind::Status => Wish::Status { serial, after: plain::<ask::Status, B>(request)?.after },
+            Kind::Events => {
+                let ask::Events { base, from } = plain(request)?;
+                Wish::Events { serial, base, from }
+            }
+            Kind::Follow => Wish::Follow { serial, base: plain::<ask::Follow, B>(request)?.base },
+            kind => return Err(FrameError::OutOfPlace(kind)),
+        })
+    }
+
+    fn arm<B: AsRef<[u8]>>(
+        &mut self,
+        request: Request<B>,
+        out: &mut Output,
+        slot: &mut Slot,
+    ) -> Result<(), FrameError> {
+        let body: ask::Arm = request.read()?;
+        count(&request, body.watches.len())?;
+        let mut refused: Vec<(Refusal, Vec<(u32, u32)>)> = Vec::new();
+        for (arm, fd) in body.watches.iter().zip(request.fds) {
+            let Err(why) = self.watches.arm(&mut self.base, slot, arm, fd) else { continue };
+            let id = (arm.id, arm.seq);
+            match refused.iter_mut().find(|(r, _)| r.code == why.code && r.value == why.value) {
+                Some((_, ids)) => ids.push(id),
+                None => refused.push((why, vec![id])),
+            }
+        }
+        slot.clear();
+        for (Refusal { code, limit, value, text }, ids) in refused {
+            out.push(request.header.serial, &Refused { code, limit, value, text, ids })?;
+        }
+        Ok(())
+    }
+
+    fn disarm<B: AsRef<[u8]>>(&mut self, request: Request<B>, slot: &mut Slot) -> Result<(), FrameError> {
+        let body: ask::Disarm = request.read()?;
+        count(&request, body.with_fd.len())?;
+        for (id, fd) in body.with_fd.iter().zip(request.fds) {
+            self.watches.disarm(&mut self.base, slot, *id, Some(fd));
+        }
+        slot.clear();
+        for id in &body.ids {
+            self.watches.disarm(&mut self.base, slot, *id, None);
+        }
+        Ok(())
+    }
+
+    fn set_timers(&mut self, body: &ask::Timers, serial: u64, out: &mut Output) -> Result<(), FrameError> {
+        for id in &body.cancel {
+            self.timers.cancel(&mut self.base, *id);
+        }
+        let mut over = None;
+        for timer in &body.set {
+            if !self.timers.set(&mut self.base, timer.id, timer.deadline) {
+                over = Some(timer.id);
+            }
+        }
+        if let Some(id) = over {
+            let limit = self.limits.timers;
+            let text = format!("timer {id}: ids of timers must be below {limit}");
+            refuse(out, serial, Code::Limit, u64::from(limit), u64::from(id), text);
+        }
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        body: ask::Subscribe,
+        serial: u64,
+        out: &mut Output,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<(), FrameError> {
+        let ask::Subscribe { id, name } = body;
+        let limit = self.limits.names;
+        if id >= limit {
+            let text = format!("subscription {id}: ids must be below {limit}");
+            refuse(out, serial, Code::Limit, u64::from(limit), u64::from(id), text);
+        } else if let Err(e) = name::check(&name) {
+            refuse(out, serial, Code::BadName, 0, 0, e.to_string());
+        } else if !self.names.add(id, name.clone()) {
+            refuse(out, serial, Code::BadRequest, 0, u64::from(id), format!("subscription {id} is in use"));
+        } else {
+            wishes.push(Wish::Subscribe { serial, id, name });
+        }
+        Ok(())
+    }
+
+    fn daemon_signal(
+        &mut self,
+        body: ask::DaemonSignal,
+        serial: u64,
+        out: &mut Output,
+    ) -> Result<(), FrameError> {
+        let ask::DaemonSignal { signo, on } = body;
+        if !sys::daemon_scope_allowed(signo) {
+            let text = format!(
+                "signal {} of evd is not passed on, only USR1, USR2, WINCH and the real-time ones",
+                sys::signal_name(signo)
+            );
+            refuse(out, serial, Code::NotAllowed, 0, 0, text);
+            return Ok(());
+        }
+        if on {
+            if let Err(e) = self.base.add_signal(signo) {
+                let errno = e.raw_os_error().unwrap_or(0) as u64;
+                refuse(out, serial, Code::System, 0, errno, e.to_string());
+                return Ok(());
+            }
+            self.signals.add(signo);
+        } else {
+            self.base.remove_signal(signo);
+            self.signals.remove(signo);
+        }
+        out.push(serial, &Done {})
+    }
+
+    fn hold<B: AsRef<[u8]>>(
+        &mut self,
+        request: Request<B>,
+        out: &mut Output,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<(), FrameError> {
+        count(&request, 1)?;
+        let ask::Hold { name, attachment, ttl, replace } = request.read()?;
+        let serial = request.header.serial;
+        let fd: Option<OwnedFd> = request.fds.into_iter().next();
+        let limit = self.limits.attachment as usize;
+        if let Err(e) = name::check(&name) {
+            refuse(out, serial, Code::BadName, 0, 0, e.to_string());
+        } else if attachment.len() > limit {
+            let text = format!("an attachment of {} bytes, at most {limit} are kept", attachment.len());
+            refuse(out, serial, Code::Limit, limit as u64, attachment.len() as u64, text);
+        } else if let Some(fd) = fd {
+            wishes.push(Wish::Hold { serial, name, fd, attachment, ttl, replace });
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, report: &ask::Report) {
+        let now = self.base.now();
+        for id in &report.gone {
+            self.watches.gone(&mut self.base, *id);
+        }
+        for local in &report.local {
+            self.watches.told(local, now);
+        }
+        for (id, label) in &report.labels {
+            self.watches.label(*id, label);
+        }
+        self.meter.told(report);
+        let Some(trace) = &mut self.trace else { return };
+        for local in report.local.iter().filter(|l| l.fired > 0) {
+            let label = self.watches.told.get(&local.id).map(|t| t.label.clone()).unwrap_or_default();
+            trace.push(super::deliver::entry(TraceSource::Local, local.id, local.ready, local.fired, label));
+        }
+    }
+}
+
+impl<'a> State {
+    /// As [`State::request`], for a frame as received.
+    pub(super) fn frame(
+        &mut self,
+        frame: Frame<'a>,
+        out: &mut Output,
+        slot: &mut Slot,
+        wishes: &mut Vec<Wish>,
+    ) -> Result<(), FrameError> {
+        self.request::<&[u8]>(frame, out, slot, wishes)
+    }
+}

@@ -1,0 +1,113 @@
+//! What a session subscribed to: named user events, and signals that are sent to evd.
+
+use evd_proto::notice::{ActiveName, ActiveSignal};
+use evd_proto::sys::SignalSet;
+use std::collections::BTreeMap;
+
+/// One subscription to a name.
+#[derive(Debug, Default)]
+pub(super) struct Name {
+    pub name: String,
+    /// How often in all.
+    pub count: u64,
+    /// How often since the last notice.
+    fresh: u32,
+}
+
+/// The subscriptions of one session, by the client's id.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub table: BTreeMap<u32, Name>,
+    due: Vec<u32>,
+}
+
+impl Names {
+    /// Adds one. `false`: the id is in use.
+    pub fn add(&mut self, id: u32, name: String) -> bool {
+        use std::collections::btree_map::Entry::{Occupied, Vacant};
+        match self.table.entry(id) {
+            Occupied(_) => false,
+            Vacant(v) => {
+                v.insert(Name { name, ..Name::default() });
+                true
+            }
+        }
+    }
+
+    /// Removes one and gives its name.
+    pub fn remove(&mut self, id: u32) -> Option<String> {
+        self.table.remove(&id).map(|n| n.name)
+    }
+
+    /// Counts one activation. `false`: there is no such subscription (any more).
+    pub fn triggered(&mut self, id: u32) -> bool {
+        let Some(name) = self.table.get_mut(&id) else { return false };
+        name.count += 1;
+        name.fresh = name.fresh.saturating_add(1);
+        if name.fresh == 1 {
+            self.due.push(id);
+        }
+        true
+    }
+
+    pub fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Moves at most `most` reports to `into`.
+    pub fn take_due(&mut self, most: usize, into: &mut Vec<ActiveName>) {
+        for id in self.due.drain(..most.min(self.due.len())) {
+            let Some(name) = self.table.get_mut(&id) else { continue };
+            // An id that was given up and used again may be listed twice.
+            let count = std::mem::take(&mut name.fresh);
+            if count > 0 {
+                into.push(ActiveName { id, count });
+            }
+        }
+    }
+}
+
+/// The signals of evd that a session asked for.
+#[derive(Debug, Default)]
+pub(super) struct DaemonSignals {
+    /// How often each came in all.
+    pub counts: BTreeMap<i32, u64>,
+    due: Vec<ActiveSignal>,
+}
+
+impl DaemonSignals {
+    pub fn add(&mut self, signo: i32) {
+        self.counts.entry(signo).or_default();
+    }
+
+    pub fn remove(&mut self, signo: i32) {
+        self.counts.remove(&signo);
+        self.due.retain(|s| s.signo != signo);
+    }
+
+    /// Takes in what came. `false`: it is not wanted (any more).
+    pub fn came(&mut self, set: &SignalSet) -> bool {
+        let Some(count) = self.counts.get_mut(&set.signo) else { return false };
+        *count += u64::from(set.count);
+        match self.due.iter_mut().find(|s| s.signo == set.signo) {
+            Some(s) => {
+                s.count = s.count.saturating_add(set.count);
+                (s.pid, s.uid) = (set.pid, set.uid);
+            }
+            None => {
+                let SignalSet { signo, count, pid, uid, .. } = *set;
+                self.due.push(ActiveSignal { signo, count, pid, uid });
+            }
+        }
+        true
+    }
+
+    pub fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Moves the reports to `into`: there are at most 64.
+    pub fn take_due(&mut self, into: &mut Vec<ActiveSignal>) {
+        into.append(&mut self.due);
+    }
+}

@@ -1,0 +1,332 @@
+//! The watches of a session: what is parked here, what the client serves itself, and what is to be reported.
+//!
+//! A watch is a few bytes in a table by the client's id. The kernel has id and seq as its token, so a report of an older arm is known as such. Where
+//! the method does not need it and the file's identity is unique, no fd is kept: the arm goes through the worker's slot.
+
+use super::identify;
+use super::pages::Pages;
+use crate::backend::{Entry, Features, Interest, Mode, WatchError};
+use crate::base::Base;
+use evd_proto::What;
+use evd_proto::notice::ActiveWatch;
+use evd_proto::reply::Code;
+use evd_proto::request::{ArmWatch, LocalWatch};
+use evd_proto::sys::{self, FileKind, Slot};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+bitflags::bitflags! {
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(super) struct Flags: u8 {
+        /// evd waits for it.
+        const ARMED = 0x01;
+        /// It stays armed when it is reported.
+        const EDGE = 0x02;
+        /// The kernel has an entry of it under the slot's number, most likely.
+        const ENTERED = 0x04;
+        /// It is in the list of what is to be reported.
+        const LISTED = 0x08;
+        /// There is something to report.
+        const DUE = 0x10;
+        /// The client serves it itself.
+        const LOCAL = 0x20;
+        /// The client has it: it is shown.
+        const KNOWN = 0x40;
+        /// It was armed at least once: `seq` counts.
+        const COUNTED = 0x80;
+    }
+}
+
+/// One watch.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    pub count: u64,
+    /// When it was last active; 0: never.
+    pub last: u64,
+    pub seq: u32,
+    pub interest: What,
+    ready: What,
+    pub flags: Flags,
+    /// Our copy, where one must be kept.
+    pub kept: Option<OwnedFd>,
+}
+
+/// What the client told about a watch that it serves, or served, itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub kind: Option<FileKind>,
+    pub ino: u64,
+    pub label: String,
+}
+
+/// Why one watch of an `Arm` is refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub code: Code,
+    pub limit: u64,
+    pub value: u64,
+    pub text: String,
+}
+
+impl Refusal {
+    fn bad(text: String) -> Refusal {
+        Refusal { code: Code::BadRequest, limit: 0, value: 0, text }
+    }
+
+    fn not_watchable(errno: i32, text: &str) -> Refusal {
+        Refusal { code: Code::NotWatchable, limit: 0, value: errno as u64, text: text.to_owned() }
+    }
+}
+
+/// The watches of one session.
+#[derive(Debug)]
+pub(super) struct Watches {
+    pub table: Pages<Watch>,
+    /// Ids with something to report, in the order in which it came.
+    due: Vec<u32>,
+    pub told: BTreeMap<u32, Told>,
+    limit: u32,
+    method: &'static str,
+    edge: bool,
+    /// The method needs the fd for as long as it is armed.
+    copies: bool,
+}
+
+/// The seq as it fits into a token, whose top bit belongs to the base.
+fn short(seq: u32) -> u32 {
+    seq & 0x7fff_ffff
+}
+
+fn token(id: u32, seq: u32) -> u64 {
+    u64::from(id) | u64::from(short(seq)) << 32
+}
+
+/// The id and the shortened seq of a token.
+pub(super) fn untoken(token: u64) -> (u32, u32) {
+    (token as u32, (token >> 32) as u32)
+}
+
+impl Watches {
+    pub fn new(base: &Base, limit: u32) -> Watches {
+        Watches {
+            table: Pages::default(),
+            due: Vec::new(),
+            told: BTreeMap::new(),
+            limit,
+            method: base.method(),
+            edge: base.features().contains(Features::ET),
+            copies: base.method() != "epoll",
+        }
+    }
+
+    /// Arms one watch through `slot`, which the caller clears after the last of a frame.
+    pub fn arm(
+        &mut self,
+        base: &mut Base,
+        slot: &mut Slot,
+        arm: &ArmWatch,
+        fd: OwnedFd,
+    ) -> Result<(), Refusal> {
+        let ArmWatch { id, seq, interest, flags } = *arm;
+        if id >= self.limit {
+            let text = format!("watch {id}: ids of watches must be below {}", self.limit);
+            let (limit, value) = (u64::from(self.limit), u64::from(id));
+            return Err(Refusal { code: Code::Limit, limit, value, text });
+        }
+        if flags & !(ArmWatch::EDGE | ArmWatch::KEEP) != 0 {
+            return Err(Refusal::bad(format!("watch {id}: unknown flags {flags:#04x}")));
+        }
+        if interest.is_empty() || !What::IO.contains(interest) {
+            let text = format!("watch {id}: {interest} can't be waited for, only READ, WRITE and CLOSED");
+            return Err(Refusal::bad(text));
+        }
+        let edge = flags & ArmWatch::EDGE != 0;
+        if edge && !self.edge {
+            return Err(Refusal::bad(format!("{} has no edge-triggered watches", self.method)));
+        }
+        let watch = self.table.entry(id);
+        if watch.flags.contains(Flags::COUNTED) && seq.wrapping_sub(watch.seq) as i32 <= 0 {
+            let text = format!("watch {id}: seq {seq} is not newer than {}", watch.seq);
+            return Err(Refusal::bad(text));
+        }
+        let mode = if edge { Mode::Edge } else { Mode::OneShot };
+        let interest = Interest { what: interest, mode };
+        let keep = flags & ArmWatch::KEEP != 0;
+        let mut kept = None;
+        if keep || self.copies {
+            if keep && sys::identify(fd.as_fd()).is_ok_and(|f| f.kind == FileKind::SignalFd) {
+                let text = "a signalfd reports the signals of whoever polls it";
+                return Err(Refusal::not_watchable(libc::EINVAL, text));
+            }
+            base.watch(fd.as_fd(), token(id, seq), interest, Entry::New).map_err(refusal)?;
+            kept = Some(fd);
+        } else {
+            let entry = if watch.flags.contains(Flags::ENTERED) { Entry::Known } else { Entry::New };
+            let placed = slot.place(fd.as_fd()).map_err(|e| refusal(WatchError::Os(e)))?;
+            base.watch(placed, token(id, seq), interest, entry).map_err(refusal)?;
+            watch.flags |= Flags::ENTERED;
+        }
+        if let Some(old) = watch.kept.take() {
+            base.unwatch(old.as_fd(), token(id, watch.seq));
+        }
+        watch.kept = kept;
+        watch.seq = seq;
+        watch.interest = arm.interest;
+        watch.flags &= !(Flags::EDGE | Flags::LOCAL | Flags::DUE);
+        watch.flags |= Flags::ARMED | Flags::KNOWN | Flags::COUNTED;
+        watch.flags.set(Flags::EDGE, edge);
+        Ok(())
+    }
+
+    /// Takes a watch back. With its fd the kernel forgets the entry at once; else it may report once more, and that is ignored.
+    pub fn disarm(&mut self, base: &mut Base, slot: &mut Slot, id: u32, fd: Option<OwnedFd>) {
+        let Some(watch) = self.table.get_mut(id) else { return };
+        watch.flags &= !(Flags::ARMED | Flags::DUE);
+        let token = token(id, watch.seq);
+        if let Some(kept) = watch.kept.take() {
+            base.unwatch(kept.as_fd(), token);
+        } else if let Some(fd) = fd {
+            if let Ok(placed) = slot.place(fd.as_fd()) {
+                base.unwatch(placed, token);
+                watch.flags &= !Flags::ENTERED;
+            }
+        }
+    }
+
+    /// Takes in a report of the base. `Some`: it counts, for this id.
+    pub fn report(&mut self, base: &mut Base, token: u64, ready: What, now: u64) -> Option<u32> {
+        let (id, seq) = untoken(token);
+        let watch = self.table.get_mut(id)?;
+        if !watch.flags.contains(Flags::ARMED) || short(watch.seq) != seq {
+            return None;
+        }
+        watch.count += 1;
+        watch.last = now;
+        watch.ready = if watch.flags.contains(Flags::DUE) { watch.ready | ready } else { ready };
+        if !watch.flags.contains(Flags::EDGE) {
+            watch.flags &= !Flags::ARMED;
+            if let Some(kept) = watch.kept.take() {
+                base.unwatch(kept.as_fd(), token);
+            }
+        }
+        watch.flags |= Flags::DUE;
+        if !watch.flags.contains(Flags::LISTED) {
+            watch.flags |= Flags::LISTED;
+            self.due.push(id);
+        }
+        Some(id)
+    }
+
+    /// Whether something is to be reported.
+    pub fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Moves at most `most` reports to `into`.
+    pub fn take_due(&mut self, most: usize, into: &mut Vec<ActiveWatch>) {
+        let table = &mut self.table;
+        for id in self.due.drain(..most.min(self.due.len())) {
+            let Some(watch) = table.get_mut(id) else { continue };
+            watch.flags &= !Flags::LISTED;
+            if watch.flags.contains(Flags::DUE) {
+                watch.flags &= !Flags::DUE;
+                into.push(ActiveWatch { id, seq: watch.seq, ready: watch.ready });
+            }
+        }
+    }
+
+    /// Notes what the client says of a watch that it serves itself. Ids over the limit are passed over.
+    pub fn told(&mut self, local: &LocalWatch, now: u64) {
+        if local.id >= self.limit {
+            return;
+        }
+        let watch = self.table.entry(local.id);
+        watch.flags |= Flags::LOCAL | Flags::KNOWN;
+        watch.interest = local.interest;
+        if local.fired > 0 {
+            watch.count += u64::from(local.fired);
+            watch.last = now;
+        }
+        let told = self.told.entry(local.id).or_default();
+        (told.kind, told.ino) = (Some(local.kind), local.ino);
+    }
+
+    /// Notes what the client calls a watch.
+    pub fn label(&mut self, id: u32, label: &str) {
+        if id >= self.limit {
+            return;
+        }
+        let mut end = label.len().min(evd_proto::name::MAX_LABEL);
+        while !label.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.table.entry(id).flags |= Flags::KNOWN;
+        self.told.entry(id).or_default().label = label[..end].to_owned();
+    }
+
+    /// Forgets a watch, but for its seq: an older report must stay recognisable.
+    pub fn gone(&mut self, base: &mut Base, id: u32) {
+        self.told.remove(&id);
+        let Some(watch) = self.table.get_mut(id) else { return };
+        if let Some(kept) = watch.kept.take() {
+            base.unwatch(kept.as_fd(), token(id, watch.seq));
+        }
+        (watch.count, watch.last) = (0, 0);
+        watch.flags &= Flags::COUNTED | Flags::ENTERED | Flags::LISTED;
+    }
+
+    /// What is known of each armed watch's file: kind and inode by id.
+    pub fn identities(&self, base: &mut Base) -> BTreeMap<u32, (Option<FileKind>, u64)> {
+        let current = |id: u32, seq: u32| {
+            self.table.get(id).is_some_and(|w| w.flags.contains(Flags::ARMED) && short(w.seq) == seq)
+        };
+        let mut found = BTreeMap::new();
+        if !self.copies {
+            for entry in identify::entries(base) {
+                let (id, seq) = untoken(entry.token);
+                if current(id, seq) {
+                    found.insert(id, (entry.kind, entry.ino));
+                }
+            }
+        }
+        for (id, watch) in self.table.iter_from(0) {
+            let Some(kept) = &watch.kept else { continue };
+            if let Ok(file) = sys::identify(kept.as_fd()) {
+                found.insert(id, (Some(file.kind), file.ino));
+            }
+        }
+        found
+    }
+}
+
+fn refusal(e: WatchError) -> Refusal {
+    match e {
+        WatchError::AlwaysReady => {
+            let text = "regular files, directories and the like are always ready: no method waits for them";
+            Refusal::not_watchable(libc::EPERM, text)
+        }
+        WatchError::BadFd => Refusal::not_watchable(libc::EBADF, "not an fd that can be watched (O_PATH?)"),
+        WatchError::Loop => {
+            Refusal::not_watchable(libc::ELOOP, "epoll instances that watch each other, or too deep")
+        }
+        WatchError::Unsupported(why) => Refusal::bad(why.to_owned()),
+        WatchError::Full => {
+            let text = "the system's limit on watches is reached (fs.epoll.max_user_watches, or memory)";
+            Refusal { code: Code::Limit, limit: 0, value: 0, text: text.to_owned() }
+        }
+        e => {
+            let e = as_io(e);
+            let value = e.raw_os_error().unwrap_or(0) as u64;
+            Refusal { code: Code::System, limit: 0, value, text: e.to_string() }
+        }
+    }
+}
+
+/// The error as the system would give it.
+pub(super) fn as_io(e: WatchError) -> io::Error {
+    match e {
+        WatchError::Os(e) => e,
+        other => io::Error::other(other.to_string()),
+    }
+}
