@@ -1,0 +1,22 @@
+//! The client crate and evd as a user meets them: evd is a real process on a private socket, and clients that are to be killed or frozen are real
+//! processes too. Each test states a fact of README or of the client's documentation and waits for it, however slow the machine is.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+#[path = "e2e/fake.rs"]
+mod fake;
+#[path = "e2e/kills.rs"]
+mod kills;
+#[path = "e2e/loss.rs"]
+mod loss;
+#[path = "e2e/numbers.rs"]
+mod numbers;
+#[path = "conformance/os.rs"]
+#[allow(dead_code)]
+mod os;
+#[path = "e2e/parts.rs"]
+mod parts;
+#[path = "e2e/role.rs"]
+mod role;
+#[path = "server/wire.rs"]
+#[allow(dead_code)]
+mod wire;

@@ -1,0 +1,157 @@
+//! evd is killed again and again, under traffic.
+
+use crate::parts::*;
+use crate::wire::Evd;
+use evd_client::{Event, EventBase, What};
+use evd_proto::sys;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const KILLS: usize = 20;
+
+/// Pauses that are not in step with anything.
+struct Jitter(u64);
+
+impl Jitter {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+fn jitter(seed: u64) -> Jitter {
+    Jitter((sys::monotonic_ns() ^ (seed << 32)) | 1)
+}
+
+/// Writes a byte now and then until it is told to stop; tells how many.
+fn sparse(mut to: UnixStream, seed: u64, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
+    std::thread::spawn(move || {
+        let (mut sent, mut pause) = (0, jitter(seed));
+        while !stop.load(Ordering::SeqCst) {
+            // Mostly longer than the linger, so that it is parked in between.
+            std::thread::sleep(Duration::from_millis(pause.below(60)));
+            to.write_all(b"x").unwrap();
+            sent += 1;
+        }
+        sent
+    })
+}
+
+/// Sends a byte and waits for its echo, without end: a lost event would be a stall.
+fn ping(mut peer: UnixStream, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
+    std::thread::spawn(move || {
+        let mut rounds = 0;
+        while !stop.load(Ordering::SeqCst) {
+            peer.write_all(&[rounds as u8]).unwrap();
+            let mut echo = [0];
+            peer.read_exact(&mut echo).expect("an echo");
+            assert_eq!(echo, [rounds as u8]);
+            rounds += 1;
+        }
+        rounds
+    })
+}
+
+/// Kills evd at odd moments, mostly when the base has it back, and starts it anew; gives back the last one.
+fn kill_often(mut evd: Evd, up: Arc<AtomicBool>, stop: Arc<AtomicBool>) -> JoinHandle<Evd> {
+    std::thread::spawn(move || {
+        let mut pause = jitter(99);
+        for _ in 0..KILLS {
+            let limit = Instant::now() + 300 * MS;
+            while !up.load(Ordering::SeqCst) && Instant::now() < limit {
+                std::thread::sleep(MS);
+            }
+            std::thread::sleep(Duration::from_micros(pause.below(40_000)));
+            kill(&mut evd);
+            up.store(false, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_micros(pause.below(20_000)));
+            start_again(&mut evd);
+        }
+        stop.store(true, Ordering::SeqCst);
+        // evd would end with the thread that started it.
+        evd
+    })
+}
+
+#[test]
+fn twenty_kills_under_traffic_lose_nothing() {
+    let evd = evd();
+    let base = base(&evd);
+    let (up, stop) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let (tell, heard) = (Arc::clone(&up), Count::default());
+    let losses = Rc::clone(&heard);
+    base.on_link(move |base, _| {
+        tell.store(is_up(base), Ordering::SeqCst);
+        if !is_up(base) {
+            count(&losses);
+        }
+    });
+    let (mut events, mut writers) = (Vec::new(), Vec::new());
+    for seed in 0..8 {
+        let (near, far) = pair();
+        events.push(reader(&base, near));
+        writers.push(sparse(far, seed, Arc::clone(&stop)));
+    }
+    let (near, far) = pair();
+    let echo = Event::new(&base, near, READ, |event, _| {
+        let mut byte = [0];
+        if event.source().read(&mut byte).is_ok_and(|n| n == 1) {
+            event.source().write_all(&byte).unwrap();
+        }
+    });
+    let echo = echo.unwrap();
+    echo.add(None).unwrap();
+    let pinger = ping(far, Arc::clone(&stop));
+    let (timers, fired) = timers(&base);
+    let ticks = Count::default();
+    let (of, start) = (Rc::clone(&ticks), Instant::now());
+    let tick = Event::timer(&base, What::PERSIST, move |_, _| {
+        count(&of);
+        // Never more often than it should: what was missed is not made up for.
+        assert!(start.elapsed() >= 10 * MS * of.get() as u32);
+    });
+    let tick = tick.unwrap();
+    tick.add(Some(10 * MS)).unwrap();
+
+    let killer = kill_often(evd, Arc::clone(&up), Arc::clone(&stop));
+    until(&base, "all kills", || stop.load(Ordering::SeqCst));
+    until(&base, "all writers have ended", || {
+        pinger.is_finished() && killer.is_finished() && writers.iter().all(JoinHandle::is_finished)
+    });
+    let sent: Vec<usize> = writers.into_iter().map(|w| w.join().unwrap()).collect();
+    let got = || events.iter().map(|(_, got)| got.get()).collect::<Vec<_>>();
+    until(&base, "what was sent is there", || got() == sent);
+    assert!(pinger.join().unwrap() > 0);
+    until(&base, "each timer has fired", || fired.get() == timers.len());
+    let before = ticks.get();
+    until(&base, "it still ticks", || ticks.get() > before);
+    assert!(heard.get() > 0, "evd was never lost");
+    // The thread that started the last evd has ended, and evd with it.
+    drop(killer.join().unwrap());
+    until(&base, "the last loss is noticed", || !is_up(&base));
+}
+
+/// Timers all over the run; each fires once, and not early.
+fn timers(base: &EventBase) -> (Vec<Event>, Count) {
+    let (fired, mut pause) = (Count::default(), jitter(7));
+    let all = (0..1000).map(|_| {
+        let due = Duration::from_micros(pause.below(4_000_000));
+        let (of, start) = (Rc::clone(&fired), Instant::now());
+        let timer = Event::timer(base, What::empty(), move |event, _| {
+            assert!(start.elapsed() >= due);
+            assert_eq!(event.count(), 1);
+            count(&of);
+        });
+        let timer = timer.unwrap();
+        timer.add(Some(due)).unwrap();
+        timer
+    });
+    (all.collect(), fired)
+}
