@@ -2,6 +2,8 @@
 //! processes too. Each test states a fact of README or of the client's documentation and waits for it, however slow the machine is.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+#[path = "e2e/closing.rs"]
+mod closing;
 #[path = "e2e/fake.rs"]
 mod fake;
 #[path = "e2e/kills.rs"]

@@ -164,6 +164,7 @@ impl State {
     /// The wish to wait. Returns whether something turned out to be ready, so that there is nothing to wait for.
     pub fn settle(&mut self) -> bool {
         if self.look_at_outs() {
+            self.send_pending();
             return true;
         }
         if !self.link.is_up() {
@@ -351,8 +352,9 @@ impl State {
         }
     }
 
-    /// Outside of a loop: takes back what is deleted, and sends what waits. Arms wait for the next wait.
-    pub fn send_outside(&mut self) {
+    /// Without the wish to wait, in a loop or outside of one: takes back what is deleted (a loop may never wait, and evd's copy of an fd keeps a connection
+    /// open), and sends what waits. Arms wait for the next wait.
+    pub fn send_pending(&mut self) {
         if self.link.is_up() {
             self.send_disarms();
             self.flush_link();

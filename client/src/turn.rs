@@ -70,7 +70,7 @@ impl State {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
             self.look_at_outs();
-            self.flush_link();
+            self.send_pending();
         }
         let timeout = if may_wait { self.longest_wait() } else { Some(Duration::ZERO) };
         let mut came = std::mem::take(&mut self.activations);
@@ -178,7 +178,7 @@ impl State {
         if self.flow.running {
             return;
         }
-        self.send_outside();
+        self.send_pending();
         if self.nested {
             self.arm_nested();
         }
