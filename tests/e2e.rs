@@ -4,6 +4,10 @@
 
 #[path = "e2e/closing.rs"]
 mod closing;
+#[path = "e2e/crowd.rs"]
+mod crowd;
+#[path = "e2e/dying.rs"]
+mod dying;
 #[path = "e2e/fake.rs"]
 mod fake;
 #[path = "e2e/kills.rs"]

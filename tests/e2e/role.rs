@@ -5,6 +5,7 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
+use crate::{crowd, dying};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -18,7 +19,11 @@ const ARGUMENTS: char = '\n';
 
 type Role = fn(socket: &Path, args: &[&str]);
 
-const ROLES: &[(&str, Role)] = &[];
+const ROLES: &[(&str, Role)] = &[
+    ("crowd", crowd::fifty_clients),
+    ("churn", dying::churn),
+    ("peer", dying::peer),
+];
 
 #[test]
 #[ignore = "a part that other tests start in a process of its own"]
@@ -93,6 +98,7 @@ impl Process {
 
     /// SIGKILL, and it is gone when this returns.
     pub fn kill(mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended already");
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
