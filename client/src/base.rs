@@ -383,7 +383,9 @@ impl EventBase {
     /// `NeedsEvd`, `Lost`, `Forked`.
     pub fn sync(&self) -> Result<(), Error> {
         self.with_evd(|state| {
-            state.settle();
+            if !state.has_ready_out() {
+                state.settle();
+            }
             state.ask(|line| line.post_sync().map(Some)).map(drop)
         })
     }
