@@ -362,6 +362,19 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_slots_that_were_given_back_are_forgotten() {
+        let mut timers = Timers::new();
+        timers.set(None, 10_000, 0);
+        let ids: Vec<_> = (1..1000).map(|i| timers.set(None, i, i)).collect();
+        // So few that they are not swept out.
+        ids[950..].iter().for_each(|id| timers.cancel(*id));
+        for i in 1..=950 {
+            assert_eq!(timers.pop_due(u64::MAX), Some((i, i)));
+        }
+        assert_eq!(timers.pop_due(u64::MAX), Some((0, 10_000)));
+    }
+
+    #[test]
     fn cancelling_twice_is_harmless() {
         let mut timers = Timers::new();
         let (a, b) = (timers.set(None, 1, 1), timers.set(None, 2, 2));
