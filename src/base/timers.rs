@@ -168,18 +168,33 @@ impl Timers {
         self.heap[at] = entry;
     }
 
-    fn sink(&mut self, mut at: usize, entry: Entry) {
+    /// Fills the hole at `at` with `entry`. The hole goes down first, all the way, without a look at the entry: what is put in at the top comes from the bottom and
+    /// nearly always belongs there again.
+    fn sink(&mut self, top: usize, entry: Entry) {
+        let mut at = top;
         loop {
             let first = at * ARITY + 1;
-            let children = &self.heap[first.min(self.heap.len())..(first + ARITY).min(self.heap.len())];
-            let Some((child, least)) = children.iter().enumerate().min_by_key(|(_, e)| e.key()) else {
-                break;
+            let (child, least) = match self.heap.get(first..first + ARITY) {
+                Some(&[a, b, c, d]) => {
+                    let (i, x) = if b.key() < a.key() { (1, b) } else { (0, a) };
+                    let (j, y) = if d.key() < c.key() { (3, d) } else { (2, c) };
+                    if y.key() < x.key() { (j, y) } else { (i, x) }
+                }
+                _ => match self.heap.iter().enumerate().skip(first).min_by_key(|(_, e)| e.key()) {
+                    Some((child, least)) => (child - first, *least),
+                    None => break,
+                },
             };
-            if entry.key() <= least.key() {
+            self.heap[at] = least;
+            at = first + child;
+        }
+        while at > top {
+            let parent = (at - 1) / ARITY;
+            if self.heap[parent].key() <= entry.key() {
                 break;
             }
-            self.heap[at] = *least;
-            at = first + child;
+            self.heap[at] = self.heap[parent];
+            at = parent;
         }
         self.heap[at] = entry;
     }
