@@ -76,6 +76,41 @@ impl Epoll {
         Ok(())
     }
 
+    /// Replaces the watch of a number, see [`Backend::watch`].
+    ///
+    /// # Errors
+    /// See [`WatchError`].
+    pub(super) fn set(
+        &self,
+        number: RawFd,
+        token: u64,
+        interest: Interest,
+        entry: Entry,
+    ) -> Result<(), WatchError> {
+        let events = events_of(interest);
+        let (first, wrong, second) = match entry {
+            Entry::New => (libc::EPOLL_CTL_ADD, libc::EEXIST, libc::EPOLL_CTL_MOD),
+            Entry::Known => (libc::EPOLL_CTL_MOD, libc::ENOENT, libc::EPOLL_CTL_ADD),
+        };
+        match self.control(first, number, token, events) {
+            Err(e) if e.raw_os_error() == Some(wrong) => self.control(second, number, token, events),
+            other => other,
+        }
+        .map_err(|e| match e.raw_os_error() {
+            Some(libc::EPERM) => WatchError::AlwaysReady,
+            Some(libc::EBADF) => WatchError::BadFd,
+            Some(libc::ELOOP | libc::EINVAL) => WatchError::Loop,
+            Some(libc::ENOSPC) => WatchError::Full,
+            _ => WatchError::Os(e),
+        })
+    }
+
+    /// Ends the watch of a number.
+    pub(super) fn clear(&self, number: RawFd) {
+        // ENOENT, EBADF, EPERM: there is no such watch, which is what was asked for.
+        let _ = self.control(libc::EPOLL_CTL_DEL, number, 0, 0);
+    }
+
     /// Waits; returns how many of `events` are filled.
     fn collect(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         if self.alarm.is_none() {
@@ -141,31 +176,15 @@ impl Backend for Epoll {
         interest: Interest,
         entry: Entry,
     ) -> Result<(), WatchError> {
-        let (number, events) = (fd.as_raw_fd(), events_of(interest));
         if (interest.what & What::IO).is_empty() {
             self.unwatch(fd);
             return Ok(());
         }
-        let (first, wrong, second) = match entry {
-            Entry::New => (libc::EPOLL_CTL_ADD, libc::EEXIST, libc::EPOLL_CTL_MOD),
-            Entry::Known => (libc::EPOLL_CTL_MOD, libc::ENOENT, libc::EPOLL_CTL_ADD),
-        };
-        match self.control(first, number, token, events) {
-            Err(e) if e.raw_os_error() == Some(wrong) => self.control(second, number, token, events),
-            other => other,
-        }
-        .map_err(|e| match e.raw_os_error() {
-            Some(libc::EPERM) => WatchError::AlwaysReady,
-            Some(libc::EBADF) => WatchError::BadFd,
-            Some(libc::ELOOP | libc::EINVAL) => WatchError::Loop,
-            Some(libc::ENOSPC) => WatchError::Full,
-            _ => WatchError::Os(e),
-        })
+        self.set(fd.as_raw_fd(), token, interest, entry)
     }
 
     fn unwatch(&mut self, fd: BorrowedFd<'_>) {
-        // ENOENT, EBADF, EPERM: there is no such watch, which is what was asked for.
-        let _ = self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0);
+        self.clear(fd.as_raw_fd());
     }
 
     /// As an edge it reports a hang-up that stays once, and what may still come as well.

@@ -7,10 +7,16 @@
 
 mod alarm;
 mod epoll;
+mod poll;
+mod select;
+mod table;
 
 pub(crate) use alarm::Alarm;
 #[doc(hidden)]
 pub use epoll::Epoll;
+use epoll::Epoll as Mirror;
+pub use poll::Poll;
+pub use select::Select;
 
 use evd_proto::What;
 use std::io;
@@ -183,8 +189,11 @@ pub struct Method {
     pub(crate) open: fn() -> io::Result<Box<dyn Backend + Send>>,
 }
 
-static METHODS: &[Method] =
-    &[Method { name: "epoll", features: epoll::FEATURES, env: "EVENT_NOEPOLL", open: epoll::open }];
+static METHODS: &[Method] = &[
+    Method { name: "epoll", features: epoll::FEATURES, env: "EVENT_NOEPOLL", open: epoll::open },
+    Method { name: "poll", features: poll::FEATURES, env: "EVENT_NOPOLL", open: poll::open },
+    Method { name: "select", features: select::FEATURES, env: "EVENT_NOSELECT", open: select::open },
+];
 
 /// The methods of this build, best first.
 pub fn methods() -> &'static [Method] {

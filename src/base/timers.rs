@@ -1,11 +1,16 @@
-//! The timers of one base: a 4-ary heap of 16-byte entries over a slab of 16-byte slots.
+//! The timers of one base: a 4-ary heap of deadlines over a slab, lazy in both directions.
 //!
-//! A deadline is compared where it lies in the heap, so a comparison never leaves the heap; a slot knows where its entry is, so moving and cancelling
-//! need no search. Adding a timer that is later than most (the usual timeout) moves nothing. Equal deadlines go in the order in which they were set: each
-//! setting takes the next number of a sequence. 32 bytes a timer, half as much again while the vectors have room to grow.
+//! A deadline is compared where it lies in the heap, and a slot does not know where its entry is, so setting and firing never touch other timers' slots. The
+//! price is that an entry can't be found from its timer, so nobody looks for it:
+//! - A cancelled timer leaves its entry behind, which is dead because its slot no longer names it. Dead entries are swept out before they are a third of the heap.
+//! - A timer moved to a later time (the idle timeout of a busy connection) only notes it in its slot. Its entry is put right when it gets to the top.
+//! - A timer moved to an earlier time gets a new entry, and the old one is dead.
 //!
-//! Room goes back when a quarter or less is in use. A slot stays where it is for as long as its timer lives, so one timer in a high slot keeps the
-//! slots below it; the lowest free slot is the first to be used again after each give-back.
+//! The top is put right after every change, so the next deadline is always exact. Equal deadlines go in the order in which they were set: each setting takes
+//! the next number of a sequence, which also names entries. 40 bytes a timer, at most half as much again for dead entries and room to grow.
+//!
+//! Room goes back when a quarter or less is in use. A slot stays where it is for as long as its timer lives, so one timer in a high slot keeps the slots
+//! below it; the lowest free ones are the first to be used again after each give-back.
 
 use std::num::NonZeroU32;
 
@@ -40,14 +45,15 @@ impl Entry {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     token: u64,
-    /// Where the entry is in the heap; with `FREE` set, the next free slot.
-    at: u32,
+    deadline: u64,
+    /// When it was set, as a number of the sequence; of a free slot: the next free one.
+    seq: u32,
+    /// The number of its entry in the heap, whose key is never after the timer's own. `NONE` if the slot is free.
+    entry: u32,
 }
 
-/// Marks a free slot; limits the timers of one base to 2^31 - 1.
-const FREE: u32 = 1 << 31;
-/// The end of the list of free slots.
-const END: u32 = FREE - 1;
+/// Never a number of the sequence, and never a slot.
+const NONE: u32 = u32::MAX;
 const FEWEST: usize = 64;
 const ARITY: usize = 4;
 
@@ -56,17 +62,18 @@ const ARITY: usize = 4;
 pub(super) struct Timers {
     heap: Vec<Entry>,
     slots: Vec<Slot>,
+    live: usize,
     free: u32,
     seq: u32,
 }
 
 impl Timers {
     pub(super) fn new() -> Timers {
-        Timers { heap: Vec::new(), slots: Vec::new(), free: END, seq: 0 }
+        Timers { heap: Vec::new(), slots: Vec::new(), live: 0, free: NONE, seq: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.heap.len()
+        self.live
     }
 
     pub(super) fn next(&self) -> Option<u64> {
@@ -75,40 +82,36 @@ impl Timers {
 
     /// Whether `timer` is set now.
     fn is_set(&self, timer: TimerId) -> bool {
-        self.slots.get(timer.slot() as usize).is_some_and(|s| s.at & FREE == 0)
+        self.slots.get(timer.slot() as usize).is_some_and(|s| s.entry != NONE)
     }
 
     /// Sets a new timer, or moves one that is set.
     pub(super) fn set(&mut self, timer: Option<TimerId>, deadline: u64, token: u64) -> TimerId {
         let seq = self.next_seq();
-        if let Some(timer) = timer.filter(|t| self.is_set(*t)) {
-            let slot = &mut self.slots[timer.slot() as usize];
-            slot.token = token;
-            let at = slot.at as usize;
-            let later = deadline >= self.heap[at].deadline;
-            let entry = Entry { deadline, seq, slot: timer.slot() };
-            if later {
-                self.sink(at, entry)
-            } else {
-                self.rise(at, entry)
-            }
-            return timer;
+        let Some(timer) = timer.filter(|t| self.is_set(*t)) else {
+            let slot = self.take_slot(Slot { token, deadline, seq, entry: seq });
+            self.live += 1;
+            self.push(Entry { deadline, seq, slot });
+            return TimerId::new(slot);
+        };
+        let slot = &mut self.slots[timer.slot() as usize];
+        let later = deadline >= slot.deadline;
+        *slot = Slot { token, deadline, seq, entry: if later { slot.entry } else { seq } };
+        if later {
+            self.put_top_right(timer);
+        } else {
+            self.push(Entry { deadline, seq, slot: timer.slot() });
+            self.sweep();
         }
-        let slot = self.take_slot(token);
-        let at = self.heap.len();
-        grow(&mut self.heap);
-        let entry = Entry { deadline, seq, slot };
-        self.heap.push(entry);
-        self.rise(at, entry);
-        TimerId::new(slot)
+        timer
     }
 
     /// Cancels a timer; one that is not set is not an error.
     pub(super) fn cancel(&mut self, timer: TimerId) {
         if self.is_set(timer) {
-            let at = self.slots[timer.slot() as usize].at as usize;
-            self.remove(at);
-            self.give_back();
+            self.release(timer.slot());
+            self.put_top_right(timer);
+            self.sweep();
         }
     }
 
@@ -119,25 +122,38 @@ impl Timers {
             return None;
         }
         let token = self.slots[first.slot as usize].token;
-        self.remove(0);
-        self.give_back();
+        self.release(first.slot);
+        self.put_top_right(TimerId::new(first.slot));
+        self.sweep();
         Some((token, first.deadline))
     }
 
-    fn remove(&mut self, at: usize) {
-        let gone = self.heap[at];
-        if let Some(last) = self.heap.pop() {
-            if at < self.heap.len() {
-                if last.key() < gone.key() { self.rise(at, last) } else { self.sink(at, last) }
+    /// To be called when the slot of a timer has changed: if its entry is at the top, that is taken out or put where it belongs, and so is what follows, until
+    /// the top says the truth.
+    fn put_top_right(&mut self, changed: TimerId) {
+        if self.heap.first().is_none_or(|e| e.slot != changed.slot()) {
+            return;
+        }
+        while let Some(top) = self.heap.first() {
+            let slot = &mut self.slots[top.slot as usize];
+            if slot.entry != top.seq {
+                if let Some(last) = self.heap.pop().filter(|_| !self.heap.is_empty()) {
+                    self.sink(0, last);
+                }
+            } else if slot.seq != top.seq {
+                slot.entry = slot.seq;
+                let entry = Entry { deadline: slot.deadline, seq: slot.seq, slot: top.slot };
+                self.sink(0, entry);
+            } else {
+                break;
             }
         }
-        self.slots[gone.slot as usize] = Slot { token: 0, at: FREE | self.free };
-        self.free = gone.slot;
     }
 
-    fn put(&mut self, at: usize, entry: Entry) {
-        self.heap[at] = entry;
-        self.slots[entry.slot as usize].at = at as u32;
+    fn push(&mut self, entry: Entry) {
+        grow(&mut self.heap);
+        self.heap.push(entry);
+        self.rise(self.heap.len() - 1, entry);
     }
 
     fn rise(&mut self, mut at: usize, entry: Entry) {
@@ -146,10 +162,10 @@ impl Timers {
             if self.heap[parent].key() <= entry.key() {
                 break;
             }
-            self.put(at, self.heap[parent]);
+            self.heap[at] = self.heap[parent];
             at = parent;
         }
-        self.put(at, entry);
+        self.heap[at] = entry;
     }
 
     fn sink(&mut self, mut at: usize, entry: Entry) {
@@ -162,32 +178,40 @@ impl Timers {
             if entry.key() <= least.key() {
                 break;
             }
-            self.put(at, *least);
+            self.heap[at] = *least;
             at = first + child;
         }
-        self.put(at, entry);
+        self.heap[at] = entry;
     }
 
-    fn take_slot(&mut self, token: u64) -> u32 {
-        if self.free != END {
+    fn take_slot(&mut self, new: Slot) -> u32 {
+        if self.free != NONE {
             let slot = self.free;
-            let s = &mut self.slots[slot as usize];
-            self.free = s.at & !FREE;
-            s.token = token;
+            self.free = self.slots[slot as usize].seq;
+            self.slots[slot as usize] = new;
             return slot;
         }
-        assert!(self.slots.len() < END as usize, "2^31 timers in one base");
+        assert!(self.slots.len() < NONE as usize - 1, "more than 2^32 timers in one base");
         grow(&mut self.slots);
-        self.slots.push(Slot { token, at: 0 });
+        self.slots.push(new);
         self.slots.len() as u32 - 1
     }
 
-    /// The next number of the sequence. After 2^32 settings all timers are numbered anew, in their order: a sorted array is a heap.
+    fn release(&mut self, slot: u32) {
+        self.slots[slot as usize] = Slot { token: 0, deadline: 0, seq: self.free, entry: NONE };
+        self.free = slot;
+        self.live -= 1;
+    }
+
+    /// The next number of the sequence. Before it wraps all timers are numbered anew, in their order.
     fn next_seq(&mut self) -> u32 {
-        if self.seq == u32::MAX {
+        if self.seq >= NONE - 1 {
+            self.put_all_right();
             self.heap.sort_unstable_by_key(Entry::key);
-            for at in 0..self.heap.len() {
-                self.put(at, Entry { seq: at as u32, ..self.heap[at] });
+            for (seq, entry) in (0..).zip(&mut self.heap) {
+                entry.seq = seq;
+                let slot = &mut self.slots[entry.slot as usize];
+                (slot.seq, slot.entry) = (seq, seq);
             }
             self.seq = self.heap.len() as u32;
         }
@@ -195,29 +219,56 @@ impl Timers {
         self.seq - 1
     }
 
-    fn give_back(&mut self) {
-        let live = self.heap.len();
-        if live == 0 {
+    /// Drops the dead entries and gives the others their timers' own keys. The heap is not one after this.
+    fn put_all_right(&mut self) {
+        let slots = &mut self.slots;
+        self.heap.retain_mut(|entry| {
+            let slot = &mut slots[entry.slot as usize];
+            let alive = slot.entry == entry.seq;
+            if alive {
+                slot.entry = slot.seq;
+                (entry.seq, entry.deadline) = (slot.seq, slot.deadline);
+            }
+            alive
+        });
+    }
+
+    /// Sweeps out dead entries when they are many, and gives back room that is not needed.
+    fn sweep(&mut self) {
+        if self.heap.len() - self.live > self.live / 2 + FEWEST {
+            self.put_all_right();
+            for at in (0..self.heap.len().div_ceil(ARITY)).rev() {
+                self.sink(at, self.heap[at]);
+            }
+        }
+        if self.live == 0 {
+            self.heap.clear();
             self.slots.clear();
             self.slots.shrink_to(FEWEST);
-            self.free = END;
+            self.free = NONE;
         }
-        if self.heap.capacity() > FEWEST && live <= self.heap.capacity() / 4 {
-            self.heap.shrink_to((live * 2).max(FEWEST));
-            // Once for each time that the heap shrinks, so its cost is shared by as many cancels as there are slots.
+        if self.heap.capacity() > FEWEST && self.heap.len() <= self.heap.capacity() / 4 {
+            self.heap.shrink_to((self.heap.len() * 2).max(FEWEST));
+            // Once for each time that the heap shrinks, so its cost is shared by many cancels.
             self.give_back_slots();
         }
     }
 
     fn give_back_slots(&mut self) {
-        while self.slots.last().is_some_and(|s| s.at & FREE != 0) {
+        while self.slots.last().is_some_and(|s| s.entry == NONE) {
             self.slots.pop();
         }
-        self.slots.shrink_to((self.slots.len() + self.slots.len() / 2).max(FEWEST));
-        self.free = END;
-        for slot in (0..self.slots.len()).rev() {
-            if self.slots[slot].at & FREE != 0 {
-                self.slots[slot].at = FREE | self.free;
+        // Dead entries may still speak of the slots that are gone.
+        let most = self.slots.len();
+        self.heap.retain(|e| (e.slot as usize) < most);
+        for at in (0..self.heap.len().div_ceil(ARITY)).rev() {
+            self.sink(at, self.heap[at]);
+        }
+        self.slots.shrink_to((most + most / 4).max(FEWEST));
+        self.free = NONE;
+        for slot in (0..most).rev() {
+            if self.slots[slot].entry == NONE {
+                self.slots[slot].seq = self.free;
                 self.free = slot as u32;
             }
         }
@@ -229,10 +280,10 @@ impl Timers {
     }
 }
 
-/// Room for one more, half as much again when full: doubling would cost up to twice what is in use.
+/// Room for one more, a quarter as much again when full: doubling would cost up to twice what is in use.
 fn grow<T>(v: &mut Vec<T>) {
     if v.len() == v.capacity() {
-        v.reserve_exact((v.len() / 2).max(FEWEST));
+        v.reserve_exact((v.len() / 4).max(FEWEST));
     }
 }
 
@@ -250,7 +301,7 @@ mod tests {
     fn agrees_with_a_sorted_map_over_random_operations() {
         let (mut timers, mut model, mut ids) = (Timers::new(), BTreeMap::new(), BTreeMap::new());
         // The sequence wraps twice on the way.
-        timers.seq = u32::MAX - 40_000;
+        timers.seq = NONE - 40_000;
         let (mut x, mut order) = (0x9e37_79b9_7f4a_7c15u64, 0u64);
         let mut random = move |below: u64| {
             x ^= x << 13;
@@ -294,7 +345,7 @@ mod tests {
             assert_eq!(timers.len(), model.len());
             assert_eq!(timers.next(), model.keys().next().map(|k| k.0));
             if token == 100_000 {
-                timers.seq = u32::MAX - 1;
+                timers.seq = NONE - 1;
             }
         }
     }

@@ -1,0 +1,306 @@
+//! The conformance suite on `Base` itself, for each method, and what is a base's alone.
+
+// The lint knows test functions, but not the helpers of a test file.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+
+use conformance::{Files, Fired, Id, Loop, Refused, os};
+use evd::backend::{self, Entry, Epoll, Features, Interest, Mode, WatchError};
+use evd::base::{Activation, Base, Clock, Config, TimerId};
+use evd_proto::{What, sys};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// An owner of a base, as simple as can be.
+struct BaseLoop {
+    base: Base,
+    watches: BTreeMap<Id, (RawFd, Interest)>,
+    timers: BTreeMap<Id, TimerId>,
+    last: Id,
+}
+
+fn lend(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the cases end a watch before they close its fd.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+fn base(method: &str) -> Option<Base> {
+    if method == "epoll with timerfd" {
+        return Some(Base::on(Box::new(Epoll::with_timerfd().unwrap()), Clock::Monotonic));
+    }
+    backend::methods().iter().find(|m| m.name == method)?;
+    let config = Config { method: Some(method.into()), ignore_env: true, ..Config::default() };
+    Some(Base::new(&config).unwrap())
+}
+
+impl Loop for BaseLoop {
+    fn open(method: &str) -> Option<Self> {
+        let base = base(method)?;
+        Some(BaseLoop { base, watches: BTreeMap::new(), timers: BTreeMap::new(), last: 0 })
+    }
+
+    fn features(&self) -> Features {
+        self.base.features()
+    }
+
+    fn files(&self) -> Files {
+        if self.base.features().contains(Features::FDS) { Files::Reported } else { Files::Refused }
+    }
+
+    fn watch(&mut self, old: Option<Id>, fd: BorrowedFd<'_>, what: What, mode: Mode) -> Result<Id, Refused> {
+        let id = old.unwrap_or(self.last + 1);
+        let interest = Interest { what, mode };
+        let entry = if old.is_some() { Entry::Known } else { Entry::New };
+        self.base.watch(fd, id, interest, entry).map_err(|e| match e {
+            WatchError::AlwaysReady => Refused::AlwaysReady,
+            WatchError::BadFd => Refused::BadFd,
+            WatchError::Unsupported(_) => Refused::Edge,
+            other => Refused::Other(other.to_string()),
+        })?;
+        self.last = self.last.max(id);
+        self.watches.insert(id, (fd.as_raw_fd(), interest));
+        Ok(id)
+    }
+
+    fn unwatch(&mut self, id: Id) {
+        let (number, _) = self.watches.remove(&id).unwrap();
+        self.base.unwatch(lend(number), id);
+    }
+
+    fn timer(&mut self, old: Option<Id>, after: Duration) -> Id {
+        let id = old.unwrap_or(self.last + 1);
+        self.last = self.last.max(id);
+        let deadline = self.base.refresh_now() + after.as_nanos() as u64;
+        let timer = self.base.set_timer(old.map(|o| self.timers[&o]), deadline, id);
+        self.timers.insert(id, timer);
+        id
+    }
+
+    fn cancel(&mut self, id: Id) {
+        self.base.cancel_timer(self.timers.remove(&id).unwrap());
+    }
+
+    fn catch_signal(&mut self, signo: i32) {
+        self.base.add_signal(signo).unwrap();
+    }
+
+    fn waker(&mut self) -> Box<dyn Fn() + Send> {
+        let waker = self.base.waker().unwrap();
+        Box::new(move || waker.wake())
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<Fired> {
+        let longest = Duration::from_millis(ms);
+        let timeout = self.base.until_next_timer().map_or(longest, |t| t.min(longest));
+        let mut out = Vec::new();
+        self.base.wait(Some(timeout), &mut out).unwrap();
+        self.base.expire(&mut out);
+        let mut fired = Vec::new();
+        for activation in out {
+            fired.push(match activation {
+                Activation::Ready { token, ready } => {
+                    let (number, interest) = self.watches[&token];
+                    let hit = ready & interest.what;
+                    if hit.is_empty() {
+                        self.base.mute(lend(number), token, interest);
+                        continue;
+                    }
+                    Fired::Ready(token, hit)
+                }
+                Activation::Timer { token, .. } => {
+                    self.timers.remove(&token);
+                    Fired::Timer(token)
+                }
+                Activation::Signal(s) => Fired::Signal(s.signo, s.count),
+                Activation::Mail => Fired::Wake,
+            });
+        }
+        fired
+    }
+
+    fn poll_outside(&mut self, ms: u64) -> bool {
+        self.base.pollable().unwrap();
+        self.base.arm_pollable(self.base.next_deadline()).unwrap();
+        let fd = self.base.pollable().unwrap().as_raw_fd();
+        let mut fds = [sys::PollFd::new(fd, What::READ)];
+        sys::poll(&mut fds, Some(Duration::from_millis(ms))).unwrap() == 1
+    }
+}
+
+conformance!(BaseLoop:
+    epoll = "epoll",
+    epoll_with_timerfd = "epoll with timerfd",
+    poll = "poll",
+    select = "select",
+);
+
+const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
+
+fn each_method(test: impl Fn(&str, Base)) {
+    for method in backend::methods() {
+        test(method.name, base(method.name).unwrap());
+    }
+}
+
+fn wait(base: &mut Base) -> Vec<Activation> {
+    let mut out = Vec::new();
+    base.wait(Some(Duration::ZERO), &mut out).unwrap();
+    out
+}
+
+#[test]
+fn an_edge_is_refused_where_it_can_not_be_done() {
+    each_method(|name, mut base| {
+        let (r, _w) = os::pipe();
+        let edge = Interest { what: What::READ, mode: Mode::Edge };
+        let got = base.watch(r.as_fd(), 1, edge, Entry::New);
+        match (base.features().contains(Features::ET), got) {
+            (true, Ok(())) => {}
+            (false, Err(WatchError::Unsupported(why))) => assert!(why.contains(name), "{why}"),
+            (_, got) => panic!("{name}: {got:?}"),
+        }
+    });
+}
+
+#[test]
+fn wrong_hints_cost_nothing_but_a_call() {
+    each_method(|name, mut base| {
+        let (r, mut w) = os::pipe();
+        w.write_all(b"x").unwrap();
+        for (token, entry) in [(1, Entry::Known), (2, Entry::New), (3, Entry::New), (4, Entry::Known)] {
+            base.watch(r.as_fd(), token, READ, entry).unwrap();
+            assert_eq!(wait(&mut base), [Activation::Ready { token, ready: What::READ }], "{name}");
+        }
+        let nothing = Interest { what: What::empty(), mode: Mode::Level };
+        base.watch(r.as_fd(), 5, nothing, Entry::Known).unwrap();
+        assert_eq!(wait(&mut base), [], "{name}");
+        base.unwatch(r.as_fd(), 5);
+    });
+}
+
+#[test]
+fn an_fd_closed_while_watched_does_not_stop_the_others() {
+    sys::raise_open_files().unwrap();
+    each_method(|name, mut base| {
+        let (r, mut w) = os::pipe();
+        let (dead, _w) = os::pipe();
+        // A number that no other test takes when it is free.
+        let high = os::dup_above(dead.as_fd(), 9000);
+        base.watch(high.as_fd(), 1, READ, Entry::New).unwrap();
+        base.watch(r.as_fd(), 2, READ, Entry::New).unwrap();
+        w.write_all(b"x").unwrap();
+        drop((dead, high));
+        for _ in 0..3 {
+            let out = wait(&mut base);
+            assert!(out.contains(&Activation::Ready { token: 2, ready: What::READ }), "{name}: {out:?}");
+        }
+    });
+}
+
+#[test]
+fn a_muted_watch_is_heard_again_after_a_second() {
+    for method in ["epoll", "poll"] {
+        let ns = Arc::new(AtomicU64::new(5));
+        let clock = Clock::Manual(Arc::clone(&ns));
+        let config = Config { method: Some(method.into()), ignore_env: true, clock, ..Config::default() };
+        let mut base = Base::new(&config).unwrap();
+        let (r, w) = os::pipe();
+        let closed = Interest { what: What::CLOSED, mode: Mode::Level };
+        base.watch(r.as_fd(), 7, closed, Entry::New).unwrap();
+        drop(w);
+        let hang_up = [Activation::Ready { token: 7, ready: What::READ | What::WRITE }];
+        for _ in 0..3 {
+            assert_eq!(wait(&mut base), hang_up, "{method}");
+            base.mute(r.as_fd(), 7, closed);
+            assert_eq!((base.timers(), base.next_deadline()), (0, Some(base.now() + 1_000_000_000)));
+            let mut out = Vec::new();
+            for _ in 0..5 {
+                out.extend(wait(&mut base));
+                base.expire(&mut out);
+            }
+            assert_eq!(out, [], "{method}");
+            ns.fetch_add(1_000_000_000, Ordering::SeqCst);
+            base.refresh_now();
+            base.expire(&mut out);
+            assert_eq!((out, base.next_deadline()), (Vec::new(), None), "{method}");
+        }
+        base.mute(r.as_fd(), 7, closed);
+        base.unwatch(r.as_fd(), 7);
+        assert_eq!((wait(&mut base), base.next_deadline()), (vec![], None), "{method}");
+    }
+}
+
+#[test]
+fn muting_a_watch_that_has_what_it_wants_changes_nothing() {
+    each_method(|name, mut base| {
+        let (r, mut w) = os::pipe();
+        base.watch(r.as_fd(), 7, READ, Entry::New).unwrap();
+        base.mute(r.as_fd(), 7, READ);
+        w.write_all(b"x").unwrap();
+        base.mute(r.as_fd(), 7, READ);
+        assert_eq!(base.next_deadline(), None, "{name}");
+        assert_eq!(wait(&mut base), [Activation::Ready { token: 7, ready: What::READ }], "{name}");
+    });
+}
+
+#[test]
+fn kinds_come_in_their_order_and_timers_by_the_bases_clock() {
+    let ns = Arc::new(AtomicU64::new(100));
+    let config = Config { clock: Clock::Manual(Arc::clone(&ns)), ..Config::default() };
+    let mut base = Base::new(&config).unwrap();
+    let (r, mut w) = os::pipe();
+    base.waker().unwrap().wake();
+    base.add_signal(libc::SIGWINCH).unwrap();
+    base.add_signal(libc::SIGWINCH).unwrap();
+    assert_eq!(base.signals().collect::<Vec<_>>(), [libc::SIGWINCH]);
+    os::raise(libc::SIGWINCH);
+    w.write_all(b"x").unwrap();
+    base.watch(r.as_fd(), 3, READ, Entry::New).unwrap();
+    let out = wait(&mut base);
+    assert!(
+        matches!(out[..], [Activation::Ready { token: 3, .. }, Activation::Signal(s), Activation::Mail] if s.count == 1),
+        "{out:?}"
+    );
+    let ids = [300, 200, 200, 200].map(|deadline| base.set_timer(None, deadline, deadline));
+    assert_eq!(base.set_timer(Some(ids[1]), 200, 201), ids[1]);
+    assert_eq!((base.timers(), base.until_next_timer()), (4, Some(Duration::from_nanos(100))));
+    let mut out = Vec::new();
+    base.expire(&mut out);
+    assert_eq!(out, []);
+    ns.store(250, Ordering::SeqCst);
+    assert_eq!((base.now(), base.refresh_now()), (100, 250));
+    base.expire(&mut out);
+    let timer = |token| Activation::Timer { token, deadline: 200 };
+    assert_eq!(out, [timer(200), timer(200), timer(201)], "the one set last is the last");
+    base.cancel_timer(ids[0]);
+    assert_eq!((base.timers(), base.until_next_timer()), (0, None));
+    base.remove_signal(libc::SIGWINCH);
+    assert_eq!(base.signals().count(), 0);
+}
+
+#[test]
+fn an_epoll_in_itself_is_refused() {
+    let mut base = base("epoll").unwrap();
+    let own: OwnedFd = base.pollable().unwrap().try_clone_to_owned().unwrap();
+    assert!(matches!(base.watch(own.as_fd(), 1, READ, Entry::New), Err(WatchError::Loop)));
+}
+
+#[test]
+fn a_base_moves_to_its_thread() {
+    let mut base = Base::new(&Config::default()).unwrap();
+    let waker = base.waker().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut out = Vec::new();
+        while out.is_empty() {
+            base.wait(None, &mut out).unwrap();
+        }
+        out
+    });
+    waker.wake();
+    assert_eq!(thread.join().unwrap(), [Activation::Mail]);
+}
