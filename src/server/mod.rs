@@ -14,6 +14,7 @@ mod args;
 mod builder;
 mod deadlines;
 mod error;
+mod follow;
 mod holds;
 mod log;
 mod mail;

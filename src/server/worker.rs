@@ -6,7 +6,7 @@
 //! Mail is looked at before each turn of a session, so that what was promised to somebody (a follower) holds for whatever happens later.
 
 use super::deadlines::{Deadlines, Due};
-use super::mail::{Handle, Mail, Traced};
+use super::mail::{Handle, Mail};
 use super::registry::{Follower, Listed, Shared};
 use super::tickets::Tickets;
 use crate::backend::{Entry, Interest, Mode};
@@ -38,7 +38,7 @@ pub(super) struct Worker {
     seats: Vec<Option<Seat>>,
     free: Vec<usize>,
     /// Where the session or greeting of an id sits.
-    places: HashMap<u64, usize>,
+    pub places: HashMap<u64, usize>,
     pub deadlines: Deadlines,
     pub tickets: Tickets,
     acts: Vec<Activation>,
@@ -47,16 +47,18 @@ pub(super) struct Worker {
     stopping: bool,
 }
 
-struct Seat {
+/// Where a connection or a session sits.
+pub(super) struct Seat {
     id: u64,
-    occupant: Occupant,
+    pub occupant: Occupant,
     /// What stands in the deadlines for it.
     deadline: Option<(u64, Due)>,
-    followers: Vec<Follower>,
+    pub followers: Vec<Follower>,
 }
 
-enum Occupant {
-    Greeting(Greeting),
+/// Who sits there.
+pub(super) enum Occupant {
+    Greeting(Box<Greeting>),
     Session(Box<Session>),
     /// It is just being turned.
     Away,
@@ -194,7 +196,8 @@ impl Worker {
         }
     }
 
-    fn seat(&mut self, id: u64) -> Option<&mut Seat> {
+    /// The seat of an id, if it is here.
+    pub fn seat(&mut self, id: u64) -> Option<&mut Seat> {
         let at = *self.places.get(&id)?;
         self.seats[at].as_mut()
     }
@@ -216,7 +219,7 @@ impl Worker {
             self.me.sessions.fetch_sub(1, Ordering::Relaxed);
             return greeting.refuse(Code::System, "evd can't watch this connection");
         }
-        let mut seat = Seat::new(id, Occupant::Greeting(greeting));
+        let mut seat = Seat::new(id, Occupant::Greeting(Box::new(greeting)));
         let due = (since.saturating_add(HELLO_WITHIN), Due::Hello(id));
         self.deadlines.add(due.0, due.1);
         seat.deadline = Some(due);
@@ -270,7 +273,7 @@ impl Worker {
                 if let Some(base) = &mut self.base {
                     base.unwatch(greeting.as_fd(), id);
                 }
-                Some(greeting)
+                Some(*greeting)
             }
             other => {
                 seat.occupant = other;
@@ -386,40 +389,9 @@ impl Worker {
             }
         }
         if let Some(entries) = trace {
-            let who = session.who();
-            let trace = Traced { base: who.id, name: who.name.clone(), at: sys::monotonic_ns(), entries };
-            let (trace, followers) = (Arc::new(trace), seat.followers.clone());
-            for Follower { worker, session } in followers {
-                if worker.id == self.me.id {
-                    self.show_trace(session, &trace);
-                } else {
-                    worker.post(Mail::Trace { to: session, trace: Arc::clone(&trace) });
-                }
-            }
+            self.tell_followers(id, entries);
         }
         all
-    }
-
-    fn show_trace(&mut self, to: u64, trace: &Traced) {
-        if let Some(session) = self.session(to) {
-            session.show_trace(trace.base, &trace.name, trace.at, &trace.entries);
-            self.settle(to);
-        }
-    }
-
-    fn refresh_followers(&mut self) {
-        let ids: Vec<u64> = self.places.keys().copied().collect();
-        for id in ids {
-            let shared = Arc::clone(&self.shared);
-            let Some(seat) = self.seat(id) else { continue };
-            let Occupant::Session(session) = &mut seat.occupant else { continue };
-            if session.who().role != Role::Client {
-                continue;
-            }
-            seat.followers = shared.followers(id, session.who().peer.uid);
-            session.attend(!seat.followers.is_empty());
-            self.settle(id);
-        }
     }
 
     fn refuse_late(&mut self, id: u64) {

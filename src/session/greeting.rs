@@ -92,8 +92,8 @@ impl Greeting {
         };
         drop(frames);
         match (broken, fill) {
+            (_, Fill::FdsLost) => return Err(self.tell(0, Code::FdsLost, (0, 0), Ending::FdsLost)),
             (Some(e), _) => return Err(self.tell(0, Code::Protocol, (0, 0), Ending::Protocol(e))),
-            (None, Fill::FdsLost) => return Err(self.tell(0, Code::FdsLost, (0, 0), Ending::FdsLost)),
             (None, Fill::End) => return Err(Ending::Closed),
             (None, Fill::Data | Fill::Empty) => {}
         }

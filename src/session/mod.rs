@@ -325,15 +325,14 @@ impl Session {
                 }
             };
             drop(frames);
-            if let Some(e) = broken {
-                return Err(self.refuse_stream(Ending::Protocol(e)));
-            }
-            match fill {
-                Fill::End => return Err(Ending::Closed),
-                Fill::FdsLost => return Err(self.refuse_stream(Ending::FdsLost)),
+            match (fill, broken) {
+                // First: a frame that misses its fds is not the client's mistake then.
+                (Fill::FdsLost, _) => return Err(self.refuse_stream(Ending::FdsLost)),
+                (_, Some(e)) => return Err(self.refuse_stream(Ending::Protocol(e))),
+                (Fill::End, None) => return Err(Ending::Closed),
                 // A message with many fds ends a receive, and more of them are likely behind it. Else the next wait tells.
-                Fill::Data if batch && self.channel.output.len() <= MAX_REPLIES => {}
-                Fill::Data | Fill::Empty => break,
+                (Fill::Data, None) if batch && self.channel.output.len() <= MAX_REPLIES => {}
+                (Fill::Data | Fill::Empty, None) => break,
             }
         }
         Ok(())
