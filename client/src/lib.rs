@@ -1,1 +1,51 @@
-//! placeholder
+//! libevent's `event_new`, `event_add`, `event_del` in Rust: in-process, or with what is quiet watched by `evd`.
+//!
+//! ```no_run
+//! use evd_client::{Event, EventBase, What};
+//! use std::net::TcpListener;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let base = EventBase::new()?; // evd if it is there, else in-process
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! listener.set_nonblocking(true)?;
+//! let event = Event::new(&base, listener, What::READ | What::PERSIST, |event, _what| {
+//!     while let Ok((stream, peer)) = event.source().accept() {
+//!         println!("{peer} is here: {stream:?}");
+//!     }
+//! })?;
+//! event.add(None)?;
+//! base.dispatch()?;
+//! # Ok(()) }
+//! ```
+//!
+//! All of libevent's semantics are here, in the client, over a local [`evd::base::Base`]. With evd one rule is added: quiet level-triggered watches are
+//! **parked**, that is, evd waits for them; its report brings a watch back, and the local kernel is asked what is really ready. Whatever evd does
+//! not take, or when evd goes away, is served in-process: the program goes on by itself.
+//!
+//! A base and its events belong to one thread; callbacks need not be `Send`. Other threads use a [`Handle`].
+#![forbid(unsafe_code)]
+
+mod base;
+mod error;
+mod event;
+mod events;
+mod files;
+mod handle;
+mod hold;
+mod line;
+mod link;
+mod park;
+mod queues;
+mod state;
+mod turn;
+
+pub use base::{Builder, EventBase, Triggered};
+pub use error::Error;
+pub use evd::backend::Features;
+pub use evd_proto::What;
+pub use evd_proto::reply::{HoldInfo, Refused};
+pub use event::{Event, EventKey, NoFd};
+pub use handle::Handle;
+pub use hold::Held;
+pub use link::LinkState;
+pub use turn::{Ended, LoopFlags, Looped};

@@ -44,8 +44,10 @@ pub enum Fill {
 #[derive(Debug, Default)]
 pub struct Input {
     rest: Vec<u8>,
-    /// Fds of the frame that `rest` is the beginning of.
+    /// Fds of the frame that `rest` is the beginning of, or, if they came ahead, of the first frame from there on that claims some.
     fds: Vec<OwnedFd>,
+    /// The receive that brought `fds` may have ended inside their message.
+    ahead: bool,
 }
 
 /// One frame, as received.
@@ -77,6 +79,8 @@ pub struct Frames<'a> {
     at: usize,
     /// Fds that came with this receive.
     late: Vec<OwnedFd>,
+    /// This receive filled its buffer.
+    full: bool,
 }
 
 impl Input {
@@ -105,8 +109,9 @@ impl Input {
             Err(e) => return Err(e),
         };
         self.rest.clear();
+        let full = kept + fill.1 == scratch.0.len();
         let bytes = &scratch.0[..kept + fill.1];
-        Ok((fill.0, Frames { input: self, bytes, at: 0, late }))
+        Ok((fill.0, Frames { input: self, bytes, at: 0, late, full }))
     }
 
     /// Whether a frame has begun that is not complete.
@@ -126,12 +131,18 @@ impl<'a> Frames<'a> {
     )]
     pub fn next(&mut self) -> Result<Option<Frame<'a>>, FrameError> {
         let bytes = &self.bytes[self.at..];
-        let Some(header) = frame::header(bytes)? else { return Ok(None) };
-        let end = frame::HEADER + header.len;
-        let Some(whole) = bytes.get(..end) else { return Ok(None) };
-        let mut fds = if self.at == 0 { std::mem::take(&mut self.input.fds) } else { Vec::new() };
-        self.at += end;
-        if self.at == self.bytes.len() {
+        let header = frame::header(bytes)?;
+        let whole = header.and_then(|h| Some((h, bytes.get(..frame::HEADER + h.len)?)));
+        let Some((header, whole)) = whole else {
+            self.check_waiting(header)?;
+            return Ok(None);
+        };
+        self.at += whole.len();
+        let mut fds = Vec::new();
+        if header.fds > 0 || !self.input.ahead {
+            fds.append(&mut self.input.fds);
+        }
+        if self.at == self.bytes.len() && (header.fds > 0 || !self.full) {
             fds.append(&mut self.late);
         }
         if fds.len() != header.fds {
@@ -139,15 +150,26 @@ impl<'a> Frames<'a> {
         }
         Ok(Some(Frame { header, body: &whole[frame::HEADER..], fds }))
     }
+
+    /// Fds that wait for the rest of their frame are no more than it may have: else each byte of a long frame could bring another 253.
+    fn check_waiting(&self, header: Option<Header>) -> Result<(), FrameError> {
+        let came = self.input.fds.len() + self.late.len();
+        let ahead = if self.late.is_empty() { self.input.ahead } else { self.full };
+        let claimed = match header {
+            Some(header) if !ahead => header.fds,
+            _ => crate::MAX_FDS,
+        };
+        if came > claimed { Err(FrameError::FdCount { claimed, came }) } else { Ok(()) }
+    }
 }
 
 impl Drop for Frames<'_> {
     fn drop(&mut self) {
         self.input.rest.extend_from_slice(&self.bytes[self.at..]);
-        if self.at == self.bytes.len() && self.bytes.is_empty() && self.late.is_empty() {
-            return;
+        if !self.late.is_empty() {
+            self.input.fds.append(&mut self.late);
+            self.input.ahead = self.full;
         }
-        self.input.fds.append(&mut self.late);
     }
 }
 
@@ -210,7 +232,7 @@ impl Output {
     }
 
     /// Sends a frame with fds, behind what waits. `false`: the peer does not take it now (it does not read, or too many fds of this user are in flight),
-    /// and nothing of it was sent.
+    /// and nothing of it was sent. Without fds it is pushed, and `true`.
     ///
     /// # Errors
     /// What `sendmsg` gave: `EBADF` if one of `fds` is not open, `EINVAL` if one can't be passed. Nothing of the frame was sent. A body over
@@ -222,12 +244,17 @@ impl Output {
         body: &B,
         fds: &[RawFd],
     ) -> io::Result<bool> {
+        let too_long = |e: FrameError| io::Error::new(io::ErrorKind::InvalidInput, e);
+        if fds.is_empty() {
+            // It may be longer than what the kernel takes whole.
+            self.push(serial, body).map_err(too_long)?;
+            return self.flush(to).map(|_| true);
+        }
         // What waits goes in the same call if it is small and whole: fds belong to the last byte, which is this frame's.
         if (self.at > 0 || self.len() > frame::MAX_WITH_FDS / 2) && !self.flush(to)? {
             return Ok(false);
         }
         let before = self.buf.len();
-        let too_long = |e: FrameError| io::Error::new(io::ErrorKind::InvalidInput, e);
         frame::encode(&mut self.buf, serial, fds.len(), body).map_err(too_long)?;
         if self.buf.len() > frame::MAX_WITH_FDS {
             let tail = self.buf.split_off(before);

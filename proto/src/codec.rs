@@ -1,12 +1,14 @@
 //! Bodies to bytes and back: the only place that names bincode.
 //!
 //! The layout is fixed and ours (SPEC.md): little-endian, integers of fixed size, lengths as u64, enum variants as u32. bincode's serde adapter with a
-//! limit refuses a length bomb before it allocates; trailing bytes are refused here. The crate is no longer developed (RUSTSEC-2025-0141), which
+//! limit refuses a text that claims more than a body can have before it allocates; of lists see [`list`]. Trailing bytes are refused here. The crate is no longer developed (RUSTSEC-2025-0141), which
 //! is why the bytes are written down: wincode reads the same ones.
 
 use crate::frame::MAX_BODY;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use std::fmt;
+use std::marker::PhantomData;
 
 const LAYOUT: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -56,4 +58,30 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         Ok((_, used)) => Err(CodecError(format!("{} bytes after the end of the body", bytes.len() - used))),
         Err(e) => Err(CodecError(e.to_string())),
     }
+}
+
+/// Reads a list: what every `Vec` of a body is read with.
+///
+/// serde's own reader reserves up to 1 MiB for what the sender claims, before the first element is there; this one never more than a longest body.
+pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Elements<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<T>, A::Error> {
+            let most = MAX_BODY / size_of::<T>().max(1);
+            let mut list = Vec::with_capacity(from.size_hint().unwrap_or(0).min(most));
+            while let Some(element) = from.next_element()? {
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+
+    from.deserialize_seq(Elements(PhantomData))
 }

@@ -164,8 +164,11 @@ impl std::error::Error for FrameError {}
 /// Appends a whole frame to `to`.
 ///
 /// # Errors
-/// If the body is over the limit; `to` is then as it was.
+/// If the body or the number of fds is over the limit; `to` is then as it was.
 pub fn encode<B: Body>(to: &mut Vec<u8>, serial: u64, fds: usize, body: &B) -> Result<(), FrameError> {
+    if fds > crate::MAX_FDS {
+        return Err(FrameError::FdCount { claimed: fds, came: crate::MAX_FDS });
+    }
     let start = to.len();
     to.extend_from_slice(&[0; HEADER]);
     let limit = if fds > 0 { MAX_WITH_FDS - HEADER } else { MAX_BODY };

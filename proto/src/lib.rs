@@ -13,14 +13,11 @@ pub mod path;
 pub mod reply;
 pub mod request;
 pub mod sys;
-mod what;
 
 pub use codec::CodecError;
-pub use what::What;
+pub use sys::{MAX_FDS, What};
 
 /// The newest protocol version this crate speaks; a change of the bytes increases it.
 pub const PROTOCOL_VERSION: u16 = 1;
 /// The oldest protocol version this crate speaks.
 pub const OLDEST_VERSION: u16 = 1;
-/// The most fds in one frame: what the kernel takes in one message. Source: unix(7), SCM_MAX_FD.
-pub const MAX_FDS: usize = 253;

@@ -14,12 +14,16 @@ bodies!(Active, Closing, Trace, Attend);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Active {
     /// Watches.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub watches: Vec<ActiveWatch>,
     /// Timers.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub timers: Vec<ActiveTimer>,
     /// Named user events.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub names: Vec<ActiveName>,
     /// Daemon-scope signals.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub signals: Vec<ActiveSignal>,
 }
 
@@ -82,6 +86,7 @@ pub struct Trace {
     /// evd's `CLOCK_MONOTONIC` in nanoseconds.
     pub at: u64,
     /// What happened.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub entries: Vec<TraceEntry>,
     /// How many entries were left out because the follower did not read.
     pub lost: u32,

@@ -100,6 +100,7 @@ pub struct Refused {
     /// For people: what was wrong, and what would be right.
     pub text: String,
     /// Of an `Arm`: the ids and seqs that were refused. The others of the frame stand.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub ids: Vec<(u32, u32)>,
 }
 
@@ -118,6 +119,7 @@ pub struct Took {
     /// To be named in `Taken`; 0 if it was a copy.
     pub hold: u64,
     /// What was given with the fd.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub attachment: Vec<u8>,
     /// Nanoseconds that were left; 0: no limit.
     pub ttl: u64,
@@ -127,6 +129,7 @@ pub struct Took {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holds {
     /// The holds.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub holds: Vec<HoldInfo>,
     /// Whether there are more after the last.
     pub more: bool,
@@ -169,10 +172,13 @@ pub struct StatusPage {
     /// Nanoseconds since it started.
     pub uptime: u64,
     /// The methods it can use, best first.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub methods: Vec<String>,
     /// Its workers, as far as the asker may see them; only on the first page.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub workers: Vec<WorkerInfo>,
     /// Bases, ordered by id.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub bases: Vec<BaseInfo>,
     /// Held fds of the asker's uid (of all, for root).
     pub holds: u32,
@@ -229,6 +235,7 @@ pub struct BaseInfo {
     /// Daemon-scope signals likewise.
     pub daemon_signals: u64,
     /// Named user events it subscribed to.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub names: Vec<String>,
     /// Activations that evd has sent.
     pub activations: u64,
@@ -250,12 +257,16 @@ pub struct EventsPage {
     /// What its client calls itself.
     pub name: String,
     /// Watches, ordered by id.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub watches: Vec<WatchInfo>,
     /// Timers, ordered by id.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub timers: Vec<TimerInfo>,
     /// Named user events, ordered by id.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub names: Vec<NameInfo>,
     /// Daemon-scope signals.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub signals: Vec<SignalInfo>,
     /// Where the next page starts, to be sent as `from`; `None`: this was the last.
     pub next: Option<(u8, u32)>,

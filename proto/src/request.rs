@@ -55,6 +55,7 @@ pub struct Hello {
     /// The method its base must have; empty: evd's choice.
     pub method: String,
     /// Methods its base must not have.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub avoid: Vec<String>,
     /// Features (libevent's EV_FEATURE bits) its base must have.
     pub require: u32,
@@ -64,6 +65,7 @@ pub struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arm {
     /// The watches.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub watches: Vec<ArmWatch>,
 }
 
@@ -91,8 +93,10 @@ impl ArmWatch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disarm {
     /// Watches whose fd is attached, in this order: their kernel entry goes at once.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub with_fd: Vec<u32>,
     /// The others.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub ids: Vec<u32>,
 }
 
@@ -100,8 +104,10 @@ pub struct Disarm {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timers {
     /// Timers to set, or to set anew.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub set: Vec<SetTimer>,
     /// Ids of timers to cancel.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub cancel: Vec<u32>,
 }
 
@@ -152,6 +158,7 @@ pub struct Hold {
     /// The name, in the table of the client's uid.
     pub name: String,
     /// Bytes that are given back with the fd.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub attachment: Vec<u8>,
     /// Nanoseconds until evd lets it go; 0: never.
     pub ttl: u64,
@@ -197,10 +204,13 @@ pub struct Sync {}
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Watches that became local, or whose count changed, since the last report.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub local: Vec<LocalWatch>,
     /// Watches that are no more.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub gone: Vec<u32>,
     /// New labels of watches.
+    #[serde(deserialize_with = "crate::codec::list")]
     pub labels: Vec<(u32, String)>,
     /// Own-scope signals that are caught: bit n is signal n (n from 1 to 63; bit 0 is signal 64).
     pub signals: u64,

@@ -6,6 +6,7 @@
 
 #![allow(dead_code)]
 
+pub mod client;
 pub mod os;
 pub mod rest;
 pub mod watches;

@@ -4,5 +4,10 @@
 //! the project that may be `unsafe` (the other is `evd::backend`); what leaves it is safe to call.
 
 mod unix;
+mod what;
 
 pub use unix::*;
+pub use what::What;
+
+/// The most fds in one message, so in one frame: what the kernel takes. Source: unix(7), SCM_MAX_FD.
+pub const MAX_FDS: usize = 253;

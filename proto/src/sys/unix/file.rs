@@ -82,7 +82,10 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
         libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
         _ => nameless_kind(fd),
     };
-    Ok(FileId { kind, dev: st.st_dev as u64, ino: st.st_ino as u64, access })
+    // The widths of these fields differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    let (dev, ino) = (st.st_dev as u64, st.st_ino as u64);
+    Ok(FileId { kind, dev, ino, access })
 }
 
 fn nameless_kind(fd: BorrowedFd<'_>) -> FileKind {
@@ -116,6 +119,21 @@ pub fn is_always_ready(kind: FileKind) -> bool {
 /// `EMFILE`, `EBADF`.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fd.try_clone_to_owned()
+}
+
+/// The number of an fd that somebody else keeps open.
+///
+/// A table of watches holds numbers, not borrows: the owner of each watch promises that its fd stays open until the watch is gone (the client's events
+/// own their source and are deleted before it is closed). If that promise is broken, system calls see another file or fail with `EBADF`; memory
+/// is never at stake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdNumber(pub RawFd);
+
+impl AsFd for FdNumber {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: -1 is never stored; that the number stays open is what the owner of the watch has promised, see the type.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
 }
 
 /// Keeps one fd number in reserve, so that there is one when the limit is reached.

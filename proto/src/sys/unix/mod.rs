@@ -9,15 +9,16 @@ mod signals;
 mod socket;
 mod wake;
 
-pub use clock::{monotonic_ns, sleep_ns};
+pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
-    FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, pipe,
+    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, pipe,
     raise_open_files, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 pub use poll::{PollFd, poll};
 pub use process::{
     ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
+    thread_name,
 };
 pub use signals::{SignalSet, Signals, daemon_scope_allowed, is_signal, signal_name, signal_number};
 pub use socket::{
@@ -30,6 +31,8 @@ use std::io;
 
 /// errno of a send whose fds would be too many in flight for this user (about RLIMIT_NOFILE). Source: unix(7), ETOOMANYREFS.
 pub const TOO_MANY_IN_FLIGHT: i32 = libc::ETOOMANYREFS;
+/// errno of a number that is not an open file. Source: errno(3), EBADF.
+pub const BAD_FD: i32 = libc::EBADF;
 
 /// Turns the return value of a system call into a `Result`: a negative one reads `errno`.
 ///

@@ -1,7 +1,7 @@
 //! `poll(2)` over borrowed fds: one look at many files, without registering anything.
 
 use super::cvt;
-use crate::What;
+use crate::sys::What;
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;

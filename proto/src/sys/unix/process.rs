@@ -9,8 +9,10 @@ use std::os::unix::process::CommandExt;
 /// What the kernel says of a thread, as far as it matters to somebody who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessState {
-    /// Running, or waiting for something.
-    Alive,
+    /// Waiting for something.
+    Waiting,
+    /// Running, or in a wait of the kernel that nothing can interrupt.
+    Busy,
     /// Stopped by a signal or a debugger.
     Stopped,
     /// Ended, or a zombie.
@@ -39,9 +41,17 @@ pub fn process_state(pid: i32, tid: i32) -> ProcessState {
     match state {
         Some(b'T' | b't') => ProcessState::Stopped,
         Some(b'Z' | b'X' | b'x') => ProcessState::Gone,
-        Some(_) => ProcessState::Alive,
+        Some(b'R' | b'D') => ProcessState::Busy,
+        Some(_) => ProcessState::Waiting,
         None => ProcessState::Unknown,
     }
+}
+
+/// The name of thread `tid` of process `pid`, if it can be seen from here.
+///
+/// Source: proc_pid_comm(5).
+pub fn thread_name(pid: i32, tid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok().map(|s| s.trim_end().to_owned())
 }
 
 /// The thread id of the caller.

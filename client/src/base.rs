@@ -1,0 +1,546 @@
+//! `EventBase`: libevent's event base, in-process or with its quiet watches at evd.
+
+use crate::hold::{Held, HoldTarget};
+use crate::line::{Introduction, Reply};
+use crate::link::{Link, LinkState, PATIENCE};
+use crate::park::Park;
+use crate::queues::Queues;
+use crate::state::{Call, Core, Flow, NIL, Shared, Source, State};
+use crate::turn::{self, LoopFlags, Looped};
+use crate::{Error, Handle};
+use evd::backend::Features;
+use evd::base::{Base, Config};
+use evd_proto::reply::HoldInfo;
+use evd_proto::request::{Role, Trigger};
+use evd_proto::sys::{self, generation};
+use evd_proto::{What, path};
+use slab::Slab;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// An event base. Cheap to clone: all clones are the same base. It belongs to its thread; other threads use a [`Handle`].
+pub struct EventBase {
+    core: Rc<Core>,
+}
+
+/// How many subscribers a [`EventBase::trigger`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Triggered {
+    /// Subscribers that have the event now, in their socket or as active: it survives evd.
+    pub reached: u32,
+    /// Subscribers that get it when they read again.
+    pub queued: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Local,
+    Evd,
+    Either,
+}
+
+/// What a base is to be like. Made by [`EventBase::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    name: String,
+    socket: Option<PathBuf>,
+    wanted: Wanted,
+    config: Config,
+    priorities: usize,
+    linger: Duration,
+    patience: Duration,
+    liveness: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder {
+            name: String::new(),
+            socket: None,
+            wanted: Wanted::Either,
+            config: Config::default(),
+            priorities: 1,
+            linger: Duration::from_millis(20),
+            patience: PATIENCE,
+            liveness: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Builder {
+    /// What evctl calls this base: 1 to 64 of `A-Z a-z 0-9 . _ : -`. Without it: the program's name.
+    pub fn name(mut self, name: &str) -> Builder {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// evd's socket, instead of `EVD_SOCKET`, `$XDG_RUNTIME_DIR/evd/socket`, `/run/evd/socket`.
+    pub fn socket(mut self, path: impl AsRef<Path>) -> Builder {
+        self.socket = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// evd must be there, or building fails.
+    pub fn connect(mut self) -> Builder {
+        self.wanted = Wanted::Evd;
+        self
+    }
+
+    /// Without evd.
+    pub fn local(mut self) -> Builder {
+        self.wanted = Wanted::Local;
+        self
+    }
+
+    /// The method it must have, by libevent's name: `epoll`, `poll`, `select`.
+    pub fn method(mut self, name: &str) -> Builder {
+        self.config.method = Some(name.to_owned());
+        self
+    }
+
+    /// A method it must not have: `event_config_avoid_method`. May be called several times; unknown names are ignored.
+    pub fn avoid_method(mut self, name: &str) -> Builder {
+        self.config.avoid.push(name.to_owned());
+        self
+    }
+
+    /// Features its method must have: `event_config_require_features`.
+    pub fn require_features(mut self, features: Features) -> Builder {
+        self.config.require = features;
+        self
+    }
+
+    /// Ignores `EVENT_NO<METHOD>` in the environment: `EVENT_BASE_FLAG_IGNORE_ENV`.
+    pub fn ignore_env(mut self) -> Builder {
+        self.config.ignore_env = true;
+        self
+    }
+
+    /// Number of priorities, 1 to 255: `event_base_priority_init`.
+    pub fn priorities(mut self, count: usize) -> Builder {
+        self.priorities = count;
+        self
+    }
+
+    /// How long a watch that fired at least twice stays in-process after it was last active, before evd waits for it again. 20 ms unless told;
+    /// zero parks whatever is quiet at once.
+    pub fn linger(mut self, linger: Duration) -> Builder {
+        self.linger = linger;
+        self
+    }
+
+    /// How long building may wait for evd's answer. 2 s unless told.
+    pub fn patience(mut self, patience: Duration) -> Builder {
+        self.patience = patience;
+        self
+    }
+
+    /// How often a base that relies on evd looks whether evd still runs (by /proc, which costs evd nothing). 1 s unless told.
+    pub fn liveness(mut self, every: Duration) -> Builder {
+        self.liveness = every.max(Duration::from_millis(10));
+        self
+    }
+
+    /// Makes the base.
+    ///
+    /// # Errors
+    /// `Method`: no method fits. `OutOfRange`: the number of priorities. `BadName`. With [`Builder::connect`] also `NotRunning`, `Refused`,
+    /// `WrongVersion`, `TimedOut`, `Lost`.
+    pub fn build(self) -> Result<EventBase, Error> {
+        if !(1..=255).contains(&self.priorities) {
+            return Err(Error::OutOfRange("1 to 255 priorities"));
+        }
+        let name = if self.name.is_empty() { program_name() } else { self.name };
+        evd_proto::name::check(&name).map_err(|e| Error::BadName(e.to_string()))?;
+        let mut base = Base::new(&self.config)?;
+        let waker = base.waker()?;
+        let who = Introduction {
+            role: Role::Client,
+            name,
+            // evd's counterpart has the method that the base has here: what the user sees is what evd uses.
+            method: base.method().to_owned(),
+            avoid: self.config.avoid.clone(),
+            require: self.config.require.bits(),
+        };
+        let link = Link::new(self.socket.unwrap_or_else(path::socket_path), who, self.liveness);
+        let linger = if self.wanted == Wanted::Local { u64::MAX } else { self.linger.as_nanos() as u64 };
+        let mut state = State {
+            base,
+            events: Slab::new(),
+            watches: Slab::new(),
+            by_fd: Vec::new(),
+            signals: BTreeMap::new(),
+            daemon_signals: BTreeMap::new(),
+            names: BTreeMap::new(),
+            named: HashMap::new(),
+            labels: HashMap::new(),
+            queues: Queues::new(self.priorities),
+            inserted: 0,
+            timed: 0,
+            outs: Vec::new(),
+            always: Vec::new(),
+            flow: Flow { current: NIL, ..Flow::default() },
+            link,
+            park: Park::new(linger),
+            next_generation: 0,
+            nested: false,
+            callbacks: 0,
+            wakeups: 0,
+            activations: Vec::new(),
+            polls: Vec::new(),
+        };
+        match self.wanted {
+            Wanted::Local => {}
+            Wanted::Evd => state.connect_now(self.patience)?,
+            Wanted::Either => match state.connect_now(self.patience) {
+                Ok(()) => {}
+                // Not there: nobody pays for looking again.
+                Err(Error::NotRunning { .. }) => state.park.linger = u64::MAX,
+                Err(Error::Os(e)) => {
+                    log::info!("evd: {e}");
+                    state.park.linger = u64::MAX;
+                }
+                Err(e) => {
+                    log::info!("evd: {e}");
+                    state.connect_later();
+                    state.link.state = LinkState::Away { why: e.to_string() };
+                }
+            },
+        }
+        state.link.news.clear();
+        let core = Core {
+            state: RefCell::new(state),
+            shared: Arc::new(Shared { mail: Mutex::new(Vec::new()), waker }),
+            generation: generation(),
+            handles: Cell::new(0),
+            detached: RefCell::new(HashMap::new()),
+            pollable: OnceCell::new(),
+            on_link: RefCell::new(None),
+        };
+        Ok(EventBase::from_core(&Rc::new(core)))
+    }
+}
+
+/// The program's name, with what a name may not have left out.
+fn program_name() -> String {
+    let path = std::env::args_os().next().unwrap_or_default();
+    let stem = Path::new(&path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let fine = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+    let name: String = stem.chars().filter(fine).take(evd_proto::name::MAX_NAME).collect();
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+impl EventBase {
+    /// A base at evd if evd is there, else a local one; [`EventBase::link`] says which.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new() -> Result<EventBase, Error> {
+        EventBase::builder().build()
+    }
+
+    /// A base whose quiet watches are at evd.
+    ///
+    /// # Errors
+    /// As [`Builder::build`] with [`Builder::connect`].
+    pub fn connect() -> Result<EventBase, Error> {
+        EventBase::builder().connect().build()
+    }
+
+    /// A base without evd.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn local() -> Result<EventBase, Error> {
+        EventBase::builder().local().build()
+    }
+
+    /// What a base is to be like.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_core(core: &Rc<Core>) -> EventBase {
+        core.handles.set(core.handles.get() + 1);
+        EventBase { core: Rc::clone(core) }
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    /// The name of its method: `epoll`, `poll`, `select`.
+    pub fn method(&self) -> &'static str {
+        self.core.state.borrow().base.method()
+    }
+
+    /// The features of its method: libevent's EV_FEATURE bits.
+    pub fn features(&self) -> Features {
+        self.core.state.borrow().base.features()
+    }
+
+    /// Runs until nothing is pending, or it is told to stop: libevent's `event_base_dispatch`.
+    ///
+    /// # Errors
+    /// `Reentrant`, `Forked`, `Os` if the method fails.
+    pub fn dispatch(&self) -> Result<Looped, Error> {
+        self.loop_(LoopFlags::empty())
+    }
+
+    /// Runs as `flags` say: libevent's `event_base_loop`. A panic in a callback goes on to the caller, and the base stays usable.
+    ///
+    /// # Errors
+    /// As [`EventBase::dispatch`].
+    pub fn loop_(&self, flags: LoopFlags) -> Result<Looped, Error> {
+        turn::run_loop(&self.core, flags)
+    }
+
+    /// Ends the loop after `after`, or, without it, after the callbacks that are active now. Also one that has not started yet.
+    ///
+    /// # Errors
+    /// `Forked`.
+    pub fn loopexit(&self, after: Option<Duration>) -> Result<(), Error> {
+        self.core.check_fork()?;
+        let mut state = self.core.state.borrow_mut();
+        let id = state.new_event(Call::Exit, Source::Nothing, What::empty());
+        match after {
+            Some(after) => state.add(id, Some(after))?,
+            None => state.activate(id, What::TIMEOUT, 1),
+        }
+        state.after_change();
+        Ok(())
+    }
+
+    /// Ends the running loop after the callback that runs. What is active stays active for the next loop. Without a running loop it does nothing, as
+    /// libevent's does.
+    pub fn loopbreak(&self) {
+        self.core.state.borrow_mut().flow.stop = true;
+    }
+
+    /// Whether the last loop ended by [`EventBase::loopexit`].
+    pub fn got_exit(&self) -> bool {
+        let flow = &self.core.state.borrow().flow;
+        flow.got_exit || flow.exit
+    }
+
+    /// Whether the last loop ended by [`EventBase::loopbreak`].
+    pub fn got_break(&self) -> bool {
+        let flow = &self.core.state.borrow().flow;
+        flow.got_break || flow.stop
+    }
+
+    /// Sets the number of priorities: libevent's `event_base_priority_init`. Events that exist keep theirs.
+    ///
+    /// # Errors
+    /// `OutOfRange`: not 1 to 255, or an event is active.
+    pub fn set_priorities(&self, count: usize) -> Result<(), Error> {
+        let mut state = self.core.state.borrow_mut();
+        if !(1..=255).contains(&count) {
+            return Err(Error::OutOfRange("1 to 255 priorities"));
+        }
+        if !state.queues.is_empty() {
+            return Err(Error::OutOfRange("priorities can't be changed while an event is active"));
+        }
+        state.queues = Queues::new(count);
+        Ok(())
+    }
+
+    /// The number of priorities.
+    pub fn priorities(&self) -> usize {
+        self.core.state.borrow().queues.priorities()
+    }
+
+    /// A way to this base from any thread.
+    pub fn handle(&self) -> Handle {
+        Handle { shared: Arc::clone(&self.core.shared) }
+    }
+
+    /// Whether its quiet watches are at evd.
+    pub fn link(&self) -> LinkState {
+        self.core.state.borrow().link.state.clone()
+    }
+
+    /// Calls `callback` whenever the link changes, between other callbacks. It replaces one that was set before.
+    pub fn on_link(&self, callback: impl FnMut(&EventBase, &LinkState) + 'static) {
+        *self.core.on_link.borrow_mut() = Some(Box::new(callback));
+    }
+
+    /// How many watches are parked at evd now, and how many this process serves itself.
+    pub fn watches(&self) -> (usize, usize) {
+        let state = self.core.state.borrow();
+        (state.park.parked, state.watches.len() - state.park.parked)
+    }
+
+    /// Tells evd what is new, and waits until all of it has taken effect there: then every parked watch is armed and every name subscribed. Outside
+    /// a loop it first parks what is quiet, as a wait would.
+    ///
+    /// # Errors
+    /// `NeedsEvd`, `Lost`, `Forked`.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.with_evd(|state| {
+            state.settle();
+            state.ask(|line| line.post_sync().map(Some)).map(drop)
+        })
+    }
+
+    /// Makes the named user event active, for every subscriber of this user, in whatever process. It answers when they have it.
+    ///
+    /// Without evd it reaches this base's own events only.
+    ///
+    /// # Errors
+    /// `BadName`; `Refused` if nobody has subscribed to it; `Lost`, `Forked`.
+    pub fn trigger(&self, name: &str) -> Result<Triggered, Error> {
+        evd_proto::name::check(name).map_err(|e| Error::BadName(e.to_string()))?;
+        let body = Trigger { name: name.to_owned() };
+        match self.with_evd(|state| state.ask(|line| line.post(&body).map(Some))) {
+            Ok(Reply::Triggered(t)) => Ok(Triggered { reached: t.reached, queued: t.queued }),
+            Ok(_) => Err(Error::Lost),
+            Err(Error::NeedsEvd) => {
+                let mut state = self.core.state.borrow_mut();
+                let ids: Vec<u32> =
+                    state.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| *id).collect();
+                for &id in &ids {
+                    state.activate(id, What::empty(), 1);
+                }
+                state.after_change();
+                Ok(Triggered { reached: ids.len() as u32, queued: 0 })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives evd a copy of `fd` to keep for whoever of this user takes it by `name`, also after this process has died. `ttl` of `None`: until then.
+    ///
+    /// # Errors
+    /// `NeedsEvd`, `BadName`, `Refused` (the name is taken, a limit), `Lost`, `Forked`.
+    pub fn hold(
+        &self,
+        name: &str,
+        fd: impl AsFd,
+        attachment: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.with_evd(|state| state.hold(name, fd.as_fd(), attachment, ttl, false))
+    }
+
+    /// As [`EventBase::hold`], and replaces what is held under this name.
+    ///
+    /// # Errors
+    /// As [`EventBase::hold`].
+    pub fn hold_anew(
+        &self,
+        name: &str,
+        fd: impl AsFd,
+        attachment: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.with_evd(|state| state.hold(name, fd.as_fd(), attachment, ttl, true))
+    }
+
+    /// Takes a held fd. If this process dies before it has arrived, it is still held.
+    ///
+    /// # Errors
+    /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Lost`, `Forked`.
+    pub fn take(&self, name: &str) -> Result<Held, Error> {
+        self.with_evd(|state| state.take(name, false))
+    }
+
+    /// A copy of a held fd, which stays held.
+    ///
+    /// # Errors
+    /// As [`EventBase::take`].
+    pub fn take_copy(&self, name: &str) -> Result<Held, Error> {
+        self.with_evd(|state| state.take(name, true))
+    }
+
+    /// What is held for this user.
+    ///
+    /// # Errors
+    /// `NeedsEvd`, `Lost`, `Forked`.
+    pub fn list_held(&self) -> Result<Vec<HoldInfo>, Error> {
+        self.with_evd(HoldTarget::list)
+    }
+
+    /// Lets a held fd go.
+    ///
+    /// # Errors
+    /// `NeedsEvd`, `Refused` (nothing is held under this name), `Lost`, `Forked`.
+    pub fn drop_held(&self, name: &str) -> Result<(), Error> {
+        self.with_evd(|state| state.drop_held(name))
+    }
+
+    fn with_evd<T>(&self, act: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
+        self.core.check_fork()?;
+        let result = {
+            let mut state = self.core.state.borrow_mut();
+            if !state.link.is_up() {
+                return Err(Error::NeedsEvd);
+            }
+            state.base.refresh_now();
+            let result = act(&mut state);
+            state.after_change();
+            result
+        };
+        // A loss that was noticed here is told with the next loop: no callback runs inside a call.
+        result
+    }
+
+    /// The base's fd: readable when the base has something to do, so that it nests in another loop. Then call [`EventBase::loop_`] with NONBLOCK.
+    ///
+    /// # Errors
+    /// `Os`: out of fds. `Forked`.
+    pub fn pollable(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.core.check_fork()?;
+        if self.core.pollable.get().is_none() {
+            let mut state = self.core.state.borrow_mut();
+            let fd = sys::duplicate(state.base.pollable()?)?;
+            state.nested = true;
+            if !state.flow.running {
+                state.arm_nested();
+            }
+            let _ = self.core.pollable.set(fd);
+        }
+        self.core.pollable.get().map(AsFd::as_fd).ok_or(Error::Lost)
+    }
+}
+
+impl AsFd for EventBase {
+    /// # Panics
+    /// If there is no fd left for it: [`EventBase::pollable`] returns that as an error.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pollable()
+            .expect("no fd is left for the base's own; ask pollable() first to get this as an error")
+    }
+}
+
+impl Clone for EventBase {
+    fn clone(&self) -> EventBase {
+        EventBase::from_core(&self.core)
+    }
+}
+
+impl Drop for EventBase {
+    fn drop(&mut self) {
+        let left = self.core.handles.get() - 1;
+        self.core.handles.set(left);
+        if left == 0 {
+            // Nobody can run it any more; what it owns itself would keep it alive for ever.
+            let owned = std::mem::take(&mut *self.core.detached.borrow_mut());
+            drop(owned);
+        }
+    }
+}
+
+impl std::fmt::Debug for EventBase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventBase")
+            .field("method", &self.method())
+            .field("link", &self.link())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,298 @@
+//! add, del, active, pending: libevent's state machine of one event.
+//!
+//! Source: libevent's event.c (`event_add_nolock_`, `event_del_nolock_`, `event_active_nolock_`), as described in its documentation.
+
+use crate::Error;
+use crate::state::{Call, NIL, Slot, Source, State};
+use evd_proto::What;
+use std::time::Duration;
+
+impl State {
+    /// Makes an event that is not pending.
+    pub fn new_event(&mut self, call: Call, source: Source, what: What) -> u32 {
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let priority = (self.queues.priorities() / 2) as u8;
+        let slot = Slot {
+            call,
+            source,
+            what,
+            priority,
+            inserted: false,
+            active: false,
+            timer_dirty: false,
+            res: What::empty(),
+            calls: 0,
+            watch: NIL,
+            next: NIL,
+            before: NIL,
+            after: NIL,
+            timer: None,
+            deadline: 0,
+            interval: 0,
+            generation,
+            count: 0,
+        };
+        self.events.insert(slot) as u32
+    }
+
+    /// `event_free`, without the memory of the user.
+    pub fn free_event(&mut self, id: u32) {
+        self.del(id);
+        self.events.remove(id as usize);
+        self.labels.remove(&id);
+        self.named.remove(&id);
+        self.park.forget_timer(id);
+    }
+
+    /// `event_add`. On an error nothing has changed.
+    pub fn add(&mut self, id: u32, timeout: Option<Duration>) -> Result<(), Error> {
+        let slot = self.slot(id);
+        if !slot.inserted && !slot.active {
+            match slot.source {
+                Source::Fd(fd) => self.insert_fd(id, fd)?,
+                Source::Signal(signo) => self.insert_signal(id, signo)?,
+                Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
+                Source::Name => self.insert_name(id),
+                Source::Nothing => {}
+            }
+        }
+        if let Some(timeout) = timeout {
+            let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+            let deadline = self.time().saturating_add(nanos);
+            let slot = self.slot_mut(id);
+            if slot.what.contains(What::PERSIST) {
+                slot.interval = nanos;
+            }
+            if slot.active && slot.res.contains(What::TIMEOUT) {
+                self.deactivate(id);
+            }
+            self.set_timer(id, deadline);
+        }
+        Ok(())
+    }
+
+    /// `event_del`: out of everything. Never added is fine.
+    pub fn del(&mut self, id: u32) {
+        if self.flow.current == id {
+            self.flow.calls_left = 0;
+        }
+        self.remove_timer(id);
+        self.remove_inserted(id);
+        if self.slot(id).active {
+            self.deactivate(id);
+        }
+    }
+
+    /// `event_remove_timer`: the timeout goes, the rest stays.
+    pub fn remove_timeout(&mut self, id: u32) {
+        self.remove_timer(id);
+        self.slot_mut(id).interval = 0;
+    }
+
+    /// `event_active`.
+    pub fn activate(&mut self, id: u32, res: What, calls: u32) {
+        let slot = self.slot_mut(id);
+        if slot.active {
+            slot.res |= res;
+            if matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_) | Source::Name) {
+                slot.calls = slot.calls.saturating_add(calls);
+            }
+            return;
+        }
+        slot.res = res;
+        slot.calls = calls;
+        let priority = usize::from(slot.priority);
+        self.queues.push(&mut self.events, id);
+        if self.flow.current != NIL && priority < self.flow.running_priority {
+            self.flow.again = true;
+        }
+    }
+
+    /// Takes an event off its active queue.
+    pub fn deactivate(&mut self, id: u32) {
+        self.queues.remove(&mut self.events, id);
+        if self.flow.current == id {
+            self.flow.calls_left = 0;
+        }
+    }
+
+    /// `event_pending`: what of `asked` the event waits for or is active with.
+    pub fn pending(&self, id: u32, asked: What) -> What {
+        let slot = self.slot(id);
+        let mut what = What::empty();
+        if slot.inserted {
+            what |= slot.what & (What::IO | What::SIGNAL);
+        }
+        if slot.active {
+            what |= slot.res;
+        }
+        if slot.timer.is_some() {
+            what |= What::TIMEOUT;
+        }
+        what & asked
+    }
+
+    pub fn set_timer(&mut self, id: u32, deadline: u64) {
+        let slot = &mut self.events[id as usize];
+        if slot.timer.is_none() {
+            self.timed += 1;
+        }
+        slot.deadline = deadline;
+        slot.timer = Some(self.base.set_timer(slot.timer, deadline, crate::turn::timer_token(id)));
+        self.mark_timer(id);
+    }
+
+    fn remove_timer(&mut self, id: u32) {
+        let slot = &mut self.events[id as usize];
+        if let Some(timer) = slot.timer.take() {
+            self.base.cancel_timer(timer);
+            self.timed -= 1;
+            self.mark_timer(id);
+        }
+    }
+
+    /// evd must hear of this timer before the next sleep.
+    fn mark_timer(&mut self, id: u32) {
+        if self.link.is_up() && !self.slot(id).timer_dirty {
+            self.slot_mut(id).timer_dirty = true;
+            self.park.dirty_timers.push(id);
+        }
+    }
+
+    /// Out of the list of its fd, signal or name.
+    fn remove_inserted(&mut self, id: u32) {
+        let slot = self.slot(id);
+        if !slot.inserted {
+            return;
+        }
+        match slot.source {
+            Source::Fd(_) => self.remove_fd(id),
+            Source::Signal(signo) => self.remove_signal(id, signo),
+            Source::DaemonSignal(signo) => self.remove_daemon_signal(id, signo),
+            Source::Name => self.remove_name(id),
+            Source::Nothing => {}
+        }
+        self.slot_mut(id).inserted = false;
+        self.inserted -= 1;
+    }
+
+    /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one restarts its timeout.
+    pub fn before_callback(&mut self, id: u32) -> (What, u32) {
+        let slot = self.slot(id);
+        let (res, calls, persist) = (slot.res, slot.calls, slot.what.contains(What::PERSIST));
+        self.queues.remove(&mut self.events, id);
+        if !persist {
+            self.del(id);
+        } else if self.slot(id).interval != 0 {
+            let now = self.time();
+            let slot = self.slot(id);
+            let (interval, was_due) = (slot.interval, slot.deadline);
+            // Due by its timeout: the next one counts from when it was due; by anything else: from now. Missed ones are not made up for.
+            let next = if res.contains(What::TIMEOUT) { was_due.saturating_add(interval) } else { 0 };
+            let next = if next <= now { now.saturating_add(interval) } else { next };
+            self.set_timer(id, next);
+        }
+        self.slot_mut(id).count += 1;
+        (res, calls)
+    }
+
+    /// A timer is due: it is gone already from the timers.
+    pub fn timer_due(&mut self, id: u32) {
+        let slot = &mut self.events[id as usize];
+        slot.timer = None;
+        self.timed -= 1;
+        self.mark_timer(id);
+        let slot = self.slot(id);
+        // Ready by its fd at the same time: keep both. Otherwise a one-time event is gone from now on, as in libevent.
+        let stays = slot.active || (slot.what.contains(What::PERSIST) && slot.interval != 0);
+        if !stays {
+            self.remove_inserted(id);
+        }
+        self.activate(id, What::TIMEOUT, 1);
+    }
+
+    /// Puts `id` before the list that begins with `first`.
+    pub fn link_newest(&mut self, id: u32, first: u32) {
+        let slot = self.slot_mut(id);
+        slot.next = first;
+        slot.inserted = true;
+        self.inserted += 1;
+    }
+
+    /// Takes `id` out of a list that begins with `first`; returns the new beginning.
+    pub fn unlink(&mut self, id: u32, first: u32) -> u32 {
+        let next = self.slot(id).next;
+        if first == id {
+            return next;
+        }
+        let mut at = first;
+        while at != NIL {
+            let after = self.slot(at).next;
+            if after == id {
+                self.slot_mut(at).next = next;
+                break;
+            }
+            at = after;
+        }
+        first
+    }
+
+    fn insert_signal(&mut self, id: u32, signo: i32) -> Result<(), Error> {
+        if !self.signals.contains_key(&signo) {
+            self.base.add_signal(signo)?;
+            self.park.report_signals = true;
+        }
+        let first = self.signals.insert(signo, id).unwrap_or(NIL);
+        self.link_newest(id, first);
+        Ok(())
+    }
+
+    fn remove_signal(&mut self, id: u32, signo: i32) {
+        let first = self.signals.get(&signo).copied().unwrap_or(NIL);
+        match self.unlink(id, first) {
+            NIL => {
+                self.signals.remove(&signo);
+                self.base.remove_signal(signo);
+                self.park.report_signals = true;
+            }
+            first => drop(self.signals.insert(signo, first)),
+        }
+    }
+
+    fn insert_daemon_signal(&mut self, id: u32, signo: i32) -> Result<(), Error> {
+        if !evd_proto::sys::daemon_scope_allowed(signo) {
+            return Err(Error::OutOfRange("evd passes on USR1, USR2, WINCH and real-time signals only"));
+        }
+        let first = self.daemon_signals.insert(signo, id);
+        self.link_newest(id, first.unwrap_or(NIL));
+        if first.is_none() {
+            self.link.want_signal(signo, true);
+        }
+        Ok(())
+    }
+
+    fn remove_daemon_signal(&mut self, id: u32, signo: i32) {
+        let first = self.daemon_signals.get(&signo).copied().unwrap_or(NIL);
+        match self.unlink(id, first) {
+            NIL => {
+                self.daemon_signals.remove(&signo);
+                self.link.want_signal(signo, false);
+            }
+            first => drop(self.daemon_signals.insert(signo, first)),
+        }
+    }
+
+    fn insert_name(&mut self, id: u32) {
+        self.link_newest(id, NIL);
+        if let Some(name) = self.named.get(&id).cloned() {
+            self.link.subscribe(id, &name);
+            self.names.insert(id, name);
+        }
+    }
+
+    fn remove_name(&mut self, id: u32) {
+        self.names.remove(&id);
+        self.link.unsubscribe(id);
+    }
+}

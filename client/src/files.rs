@@ -1,0 +1,324 @@
+//! The file map: fds to watches, and each watch to its place.
+//!
+//! A watch is one fd with the whole interest of all its events. It is in exactly one place: in the local backend, parked at evd, or (just added, or
+//! just reported by evd) in neither until the next wait looks at it. Without evd it goes straight into the local backend.
+
+use crate::Error;
+use crate::state::{NIL, Place, State, Watch};
+use evd::backend::{Entry, Features, Interest, Mode, WatchError};
+use evd_proto::What;
+use evd_proto::sys::{self, FdNumber, FileKind, PollFd};
+use std::os::fd::{AsFd, RawFd};
+use std::time::Duration;
+
+/// The token of a watch in the local base.
+pub(crate) fn watch_token(w: u32) -> u64 {
+    u64::from(w)
+}
+
+impl State {
+    fn watch_of(&self, fd: RawFd) -> Option<u32> {
+        self.by_fd.get(fd as usize).copied().filter(|w| *w != NIL)
+    }
+
+    /// Adds an event to the watch of its fd. A negative fd is only book-keeping.
+    pub fn insert_fd(&mut self, id: u32, fd: RawFd) -> Result<(), Error> {
+        if fd < 0 {
+            self.link_newest(id, NIL);
+            return Ok(());
+        }
+        let what = self.slot(id).what;
+        let edge = what.contains(What::ET) && self.base.features().contains(Features::ET);
+        let w = match self.watch_of(fd) {
+            Some(w) => {
+                if self.watch(w).edge != edge {
+                    return Err(Error::Combination("edge-triggered and level-triggered events on one fd"));
+                }
+                self.change_interest(w, self.watch(w).interest | (what & What::IO))?;
+                w
+            }
+            None => self.new_watch(fd, what & What::IO, edge)?,
+        };
+        let first = self.watch(w).first;
+        self.link_newest(id, first);
+        self.watch_mut(w).first = id;
+        self.slot_mut(id).watch = w;
+        if self.labels.contains_key(&id) {
+            self.park.label(w);
+        }
+        Ok(())
+    }
+
+    /// Takes an event from the watch of its fd, which goes with its last event.
+    pub fn remove_fd(&mut self, id: u32) {
+        let w = std::mem::replace(&mut self.slot_mut(id).watch, NIL);
+        if w == NIL {
+            return;
+        }
+        let first = self.unlink(id, self.watch(w).first);
+        self.watch_mut(w).first = first;
+        if first == NIL {
+            self.drop_watch(w);
+            return;
+        }
+        let interest =
+            self.newest_first(first).fold(What::empty(), |all, e| all | (self.slot(e).what & What::IO));
+        // Only ever smaller here, and a smaller interest on an open fd can't be refused.
+        let _ = self.change_interest(w, interest);
+    }
+
+    fn new_watch(&mut self, fd: RawFd, interest: What, edge: bool) -> Result<u32, Error> {
+        let watch = Watch {
+            fd,
+            first: NIL,
+            interest,
+            edge,
+            place: Place::Out,
+            pinned: false,
+            report_dirty: false,
+            unreported: 0,
+            unreported_ready: What::empty(),
+            fired_at: 0,
+            position: NIL,
+        };
+        let w = self.watches.insert(watch) as u32;
+        if let Err(e) = self.place_new(w) {
+            self.watches.remove(w as usize);
+            return Err(e);
+        }
+        if self.by_fd.len() <= fd as usize {
+            self.by_fd.resize(fd as usize + 1, NIL);
+        }
+        self.by_fd[fd as usize] = w;
+        Ok(w)
+    }
+
+    fn place_new(&mut self, w: u32) -> Result<(), Error> {
+        if !self.link.is_up() {
+            return self.go_local(w);
+        }
+        // What can be checked here fails here, at once.
+        let file = sys::identify(FdNumber(self.watch(w).fd).as_fd()).map_err(|_| Error::BadFd)?;
+        self.park.learn(w, file);
+        match file.kind {
+            FileKind::Regular => self.set_place(w, Place::Always),
+            _ => self.enlist(w),
+        }
+        Ok(())
+    }
+
+    /// Replaces the whole interest of a watch. On an error nothing has changed.
+    fn change_interest(&mut self, w: u32, interest: What) -> Result<(), Error> {
+        let before = self.watch(w).interest;
+        if interest == before {
+            return Ok(());
+        }
+        self.watch_mut(w).interest = interest;
+        match self.watch(w).place {
+            Place::Local => {
+                if let Err(e) = self.watch_locally(w, Entry::Known) {
+                    self.watch_mut(w).interest = before;
+                    return Err(e.into());
+                }
+            }
+            // What evd waits for is a part of what is wanted now: its report is ignored, and no message is needed. A smaller interest stays
+            // parked: a report that nobody wants any more brings it back once.
+            Place::Parked if !self.park.armed(w).contains(interest) => {
+                if self.watch(w).edge {
+                    // Moving it would make a false edge; evd replaces the interest of its entry instead.
+                    self.park.rearm_edge.push(w);
+                } else {
+                    self.set_place(w, Place::Out);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn watch_locally(&mut self, w: u32, entry: Entry) -> Result<(), WatchError> {
+        let watch = &self.watches[w as usize];
+        let mode = if watch.edge { Mode::Edge } else { Mode::Level };
+        let interest = Interest { what: watch.interest, mode };
+        self.base.watch(FdNumber(watch.fd).as_fd(), watch_token(w), interest, entry)
+    }
+
+    /// Puts a watch that is nowhere into the local backend.
+    pub fn go_local(&mut self, w: u32) -> Result<(), Error> {
+        match self.watch_locally(w, Entry::New) {
+            Ok(()) => self.set_place(w, Place::Local),
+            Err(WatchError::AlwaysReady) => self.set_place(w, Place::Always),
+            Err(e) => return Err(e.into()),
+        }
+        Ok(())
+    }
+
+    /// As [`State::go_local`] for a watch that was accepted before: what the backend refuses now is treated as ready, so that its owner finds out.
+    pub fn fall_back(&mut self, w: u32) {
+        if let Err(e) = self.go_local(w) {
+            log::warn!("fd {}: {e}", self.watch(w).fd);
+            self.set_place(w, Place::Always);
+        }
+    }
+
+    /// Moves a watch from the list of its place to another. The backend is the caller's.
+    pub fn set_place(&mut self, w: u32, place: Place) {
+        self.delist(w);
+        self.watch_mut(w).place = place;
+        self.enlist(w);
+    }
+
+    fn delist(&mut self, w: u32) {
+        let watch = &self.watches[w as usize];
+        let position = watch.position as usize;
+        let list = match watch.place {
+            Place::Out => &mut self.outs,
+            Place::Local => &mut self.park.locals,
+            Place::Parked => return self.park.unparked(w),
+            Place::Always => return self.always.retain(|x| *x != w),
+        };
+        if watch.position == NIL {
+            return;
+        }
+        list.swap_remove(position);
+        if let Some(moved) = list.get(position) {
+            self.watches[*moved as usize].position = position as u32;
+        }
+        self.watches[w as usize].position = NIL;
+    }
+
+    fn enlist(&mut self, w: u32) {
+        let watch = &mut self.watches[w as usize];
+        let list = match watch.place {
+            Place::Out => &mut self.outs,
+            // An edge-triggered watch stays where it is, a pinned one too.
+            Place::Local if watch.edge || watch.pinned || !self.link.is_wanted() => {
+                return self.park.note_local(&mut self.watches, w);
+            }
+            Place::Local => &mut self.park.locals,
+            Place::Parked => return,
+            Place::Always => return self.always.push(w),
+        };
+        watch.position = list.len() as u32;
+        list.push(w);
+        if watch.place == Place::Local {
+            self.park.note_local(&mut self.watches, w);
+        }
+    }
+
+    fn drop_watch(&mut self, w: u32) {
+        let (fd, place, edge) = (self.watch(w).fd, self.watch(w).place, self.watch(w).edge);
+        self.delist(w);
+        match place {
+            Place::Local => self.base.unwatch(FdNumber(fd).as_fd(), watch_token(w)),
+            Place::Parked => self.disarm(w, if edge { Some(fd) } else { None }),
+            _ => {}
+        }
+        self.park.gone(w, place);
+        self.by_fd[fd as usize] = NIL;
+        self.watches.remove(w as usize);
+    }
+
+    /// A watch is ready: its events become active, newest first. One that nobody wants anything of is muted for a while.
+    pub fn fire(&mut self, w: u32, ready: What) -> bool {
+        let (first, edge) = (self.watch(w).first, self.watch(w).edge);
+        let mut matched = What::empty();
+        let mut at = first;
+        while at != NIL {
+            let slot = self.slot(at);
+            let (next, bits) = (slot.next, slot.what & ready & What::IO);
+            if !bits.is_empty() {
+                matched |= bits;
+                let et = if edge { What::ET } else { What::empty() };
+                self.activate(at, bits | et, 1);
+            }
+            at = next;
+        }
+        if matched.is_empty() {
+            return false;
+        }
+        let now = self.base.now();
+        let watch = &mut self.watches[w as usize];
+        watch.fired_at = now;
+        if watch.place != Place::Parked {
+            watch.unreported = watch.unreported.saturating_add(1);
+            watch.unreported_ready |= matched;
+            self.park.note_local(&mut self.watches, w);
+        }
+        true
+    }
+
+    /// Leaves a watch alone for a second that reports only what nobody wants: HUP and ERR can't be masked. It stays here: evd could do no more.
+    pub fn mute(&mut self, w: u32) {
+        if self.watch(w).place == Place::Out {
+            self.watch_mut(w).pinned = true;
+            self.fall_back(w);
+        }
+        let watch = &self.watches[w as usize];
+        if watch.place == Place::Local {
+            let mode = if watch.edge { Mode::Edge } else { Mode::Level };
+            let interest = Interest { what: watch.interest, mode };
+            self.base.mute(FdNumber(watch.fd).as_fd(), watch_token(w), interest);
+        }
+    }
+
+    /// Asks the kernel, without waiting, which of the watches that are nowhere are ready, and fires those. One that fired twice within the linger goes
+    /// into the local backend.
+    pub fn look_at_outs(&mut self) -> bool {
+        if self.outs.is_empty() {
+            return false;
+        }
+        let mut polls = std::mem::take(&mut self.polls);
+        polls.clear();
+        let list: Vec<u32> = self.outs.clone();
+        for &w in &list {
+            let watch = self.watch(w);
+            // An edge-triggered one is told of its first edge when it is armed.
+            polls.push(PollFd::new(if watch.edge { -1 } else { watch.fd }, watch.interest));
+        }
+        let found = match sys::poll(&mut polls, Some(Duration::ZERO)) {
+            Ok(n) => n,
+            Err(e) => {
+                // More entries than the limit on fds, or no memory: the local backend decides instead.
+                log::debug!("poll: {e}");
+                for &w in &list {
+                    self.fall_back(w);
+                }
+                0
+            }
+        };
+        if found > 0 {
+            for (&w, poll) in list.iter().zip(&polls) {
+                let ready = poll.ready();
+                if ready.is_empty() || self.watch(w).place != Place::Out {
+                    continue;
+                }
+                let before = self.watch(w).fired_at;
+                if !self.fire(w, ready & self.known_bits()) {
+                    self.mute(w);
+                } else if self.base.now().saturating_sub(before) <= self.park.linger
+                    && before != 0
+                    && self.park.linger > 0
+                {
+                    self.fall_back(w);
+                }
+            }
+        }
+        self.polls = polls;
+        found > 0
+    }
+
+    /// The bits that this base's method can report.
+    fn known_bits(&self) -> What {
+        if self.base.features().contains(Features::EARLY_CLOSE) { What::IO } else { What::READ | What::WRITE }
+    }
+
+    /// Files that are always ready fire in every iteration.
+    pub fn fire_always(&mut self) {
+        for i in 0..self.always.len() {
+            if let Some(&w) = self.always.get(i) {
+                self.fire(w, What::READ | What::WRITE);
+            }
+        }
+    }
+}

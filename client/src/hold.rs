@@ -1,0 +1,99 @@
+//! Holds: fds that evd keeps by name, beyond their owner's life.
+
+use crate::Error;
+use crate::line::{Line, Reply};
+use crate::state::State;
+use evd_proto::name;
+use evd_proto::reply::HoldInfo;
+use evd_proto::request::{Drop, Hold, ListHolds, Take, Taken};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// A held fd that was taken.
+#[derive(Debug)]
+pub struct Held {
+    /// The fd.
+    pub fd: OwnedFd,
+    /// What was given with it.
+    pub attachment: Vec<u8>,
+    /// How long evd would have held it still; `None`: for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// Whoever has a line to evd and can wait for an answer.
+pub(crate) trait HoldTarget {
+    fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error>;
+    fn tell(&mut self, body: &Taken) -> Result<(), Error>;
+
+    fn hold(
+        &mut self,
+        key: &str,
+        fd: BorrowedFd<'_>,
+        attachment: &[u8],
+        ttl: Option<Duration>,
+        replace: bool,
+    ) -> Result<(), Error> {
+        name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
+        let ttl = match ttl {
+            None => 0,
+            Some(t) => u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1),
+        };
+        let body = Hold { name: key.to_owned(), attachment: attachment.to_vec(), ttl, replace };
+        let number = fd.as_raw_fd();
+        self.request(|line| Ok(line.send_with_fds(&body, &[number])?)).map(drop)
+    }
+
+    fn take(&mut self, key: &str, keep: bool) -> Result<Held, Error> {
+        name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
+        let body = Take { name: key.to_owned(), keep };
+        match self.request(|line| line.post(&body).map(Some))? {
+            Reply::Took(took, fd) => {
+                if took.hold != 0 {
+                    // Only now evd lets its own go.
+                    self.tell(&Taken { hold: took.hold })?;
+                }
+                let ttl = (took.ttl != 0).then(|| Duration::from_nanos(took.ttl));
+                Ok(Held { fd, attachment: took.attachment, ttl })
+            }
+            _ => Err(Error::Lost),
+        }
+    }
+
+    fn list(&mut self) -> Result<Vec<HoldInfo>, Error> {
+        let mut all: Vec<HoldInfo> = Vec::new();
+        loop {
+            let after = all.last().map(|h| h.name.clone()).unwrap_or_default();
+            match self.request(|line| line.post(&ListHolds { after: after.clone() }).map(Some))? {
+                Reply::Holds(page) => {
+                    let more = page.more && !page.holds.is_empty();
+                    all.extend(page.holds);
+                    if !more {
+                        return Ok(all);
+                    }
+                }
+                _ => return Err(Error::Lost),
+            }
+        }
+    }
+
+    fn drop_held(&mut self, key: &str) -> Result<(), Error> {
+        name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
+        let body = Drop { name: key.to_owned() };
+        self.request(|line| line.post(&body).map(Some)).map(drop)
+    }
+}
+
+impl HoldTarget for State {
+    fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
+        self.ask(send)
+    }
+
+    fn tell(&mut self, body: &Taken) -> Result<(), Error> {
+        if let Some(up) = self.link.up() {
+            up.line.post(body)?;
+        }
+        // At once, also inside a callback: until then others find it busy.
+        self.flush_link();
+        Ok(())
+    }
+}

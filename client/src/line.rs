@@ -1,0 +1,226 @@
+//! One connection to evd: requests out, replies and notices in. It knows nothing of events.
+
+use crate::Error;
+use evd_proto::channel::{Channel, Fill, Scratch};
+use evd_proto::frame::{Body, FrameError, Kind};
+use evd_proto::notice::{Active, Attend, Closing};
+use evd_proto::reply::{Done, Holds, Refused, Took, Triggered, Welcome};
+use evd_proto::request::{Hello, Role, Sync};
+use evd_proto::sys::{self, PollFd};
+use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, What};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// What evd said.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Welcome(Welcome),
+    Active(Active),
+    Attend(bool),
+    Closing(String),
+    Reply(u64, Reply),
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Done,
+    Refused(Refused),
+    Triggered(Triggered),
+    Took(Took, OwnedFd),
+    Holds(Holds),
+}
+
+/// Why a line ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// evd closed it, or died.
+    Closed,
+    /// evd sent something that is not the protocol.
+    Protocol(FrameError),
+    /// Fds were lost on the way: we are at our limit of open files.
+    FdsLost,
+    Os(io::Error),
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Closed => f.write_str("evd closed the connection"),
+            Ended::Protocol(e) => write!(f, "evd broke the protocol: {e}"),
+            Ended::FdsLost => f.write_str("no fds left to receive what evd sent"),
+            Ended::Os(e) => write!(f, "the connection to evd failed: {e}"),
+        }
+    }
+}
+
+/// Who we say we are.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    pub role: Role,
+    pub name: String,
+    pub method: String,
+    pub avoid: Vec<String>,
+    pub require: u32,
+}
+
+/// A connection, greeted or not.
+#[derive(Debug)]
+pub(crate) struct Line {
+    channel: Channel,
+    serial: u64,
+    /// When Hello was sent, to compare the clocks.
+    hello_at: u64,
+    /// Something waits to be sent.
+    pub unsent: bool,
+}
+
+impl Line {
+    /// Connects, without waiting, and says Hello.
+    ///
+    /// # Errors
+    /// `NotRunning`, or `Os`.
+    pub fn open(path: &Path, who: &Introduction) -> Result<Line, Error> {
+        let socket = sys::connect(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock => {
+                Error::NotRunning { path: path.to_owned(), cause: e }
+            }
+            _ => Error::Os(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+        })?;
+        let mut line =
+            Line { channel: Channel::new(socket), serial: 0, hello_at: sys::monotonic_ns(), unsent: false };
+        line.post(&Hello {
+            versions: (OLDEST_VERSION, PROTOCOL_VERSION),
+            features: 0,
+            role: who.role,
+            name: who.name.clone(),
+            method: who.method.clone(),
+            avoid: who.avoid.clone(),
+            require: who.require,
+        })?;
+        line.channel.flush()?;
+        Ok(line)
+    }
+
+    /// How far evd's clock is ahead of ours: 0 but for another time namespace.
+    pub fn clock_offset(&self, welcome: &Welcome) -> i64 {
+        let now = sys::monotonic_ns();
+        if (self.hello_at..=now).contains(&welcome.now) { 0 } else { welcome.now.wrapping_sub(now) as i64 }
+    }
+
+    /// Puts a request into the output; returns its serial.
+    ///
+    /// # Errors
+    /// If it is too long for a frame.
+    pub fn post<B: Body>(&mut self, body: &B) -> Result<u64, Error> {
+        self.serial += 1;
+        let too_long = |e: FrameError| Error::Os(io::Error::new(io::ErrorKind::InvalidInput, e));
+        self.channel.output.push(self.serial, body).map_err(too_long)?;
+        self.unsent = true;
+        Ok(self.serial)
+    }
+
+    /// Sends a request with fds. `None`: evd does not take it now, and nothing was sent.
+    ///
+    /// # Errors
+    /// `EBADF`, `EINVAL` for a fd that can't be passed; others mean that the line is dead.
+    pub fn send_with_fds<B: Body>(&mut self, body: &B, fds: &[RawFd]) -> io::Result<Option<u64>> {
+        let serial = self.serial + 1;
+        let (socket, _, output) = self.channel.split();
+        let sent = output.send_with_fds(socket, serial, body, fds)?;
+        self.unsent = !self.channel.output.is_empty();
+        if sent {
+            self.serial = serial;
+        }
+        Ok(sent.then_some(serial))
+    }
+
+    /// Sends what waits. `true`: all of it.
+    ///
+    /// # Errors
+    /// The line is dead; what evd sent before may still be read.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        let all = self.channel.flush()?;
+        self.unsent = !all;
+        Ok(all)
+    }
+
+    /// Reads all that is there.
+    ///
+    /// # Errors
+    /// How the line ended; what came before is in `into`.
+    pub fn receive(&mut self, scratch: &mut Scratch, into: &mut Vec<Incoming>) -> Result<(), Ended> {
+        loop {
+            let (socket, input, _) = self.channel.split();
+            let (fill, mut frames) = match input.receive(socket, scratch) {
+                Ok(got) => got,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(Ended::Closed),
+                Err(e) => return Err(Ended::Os(e)),
+            };
+            while let Some(mut frame) = frames.next().map_err(Ended::Protocol)? {
+                let serial = frame.header.serial;
+                let incoming = match frame.header.kind {
+                    Kind::Welcome => frame.read().map(Incoming::Welcome),
+                    Kind::Active => frame.read().map(Incoming::Active),
+                    Kind::Attend => frame.read().map(|a: Attend| Incoming::Attend(a.on)),
+                    Kind::Closing => frame.read().map(|c: Closing| Incoming::Closing(c.reason)),
+                    Kind::Done => frame.read().map(|_: Done| Incoming::Reply(serial, Reply::Done)),
+                    Kind::Refused => frame.read().map(|r| Incoming::Reply(serial, Reply::Refused(r))),
+                    Kind::Triggered => frame.read().map(|r| Incoming::Reply(serial, Reply::Triggered(r))),
+                    Kind::Holds => frame.read().map(|r| Incoming::Reply(serial, Reply::Holds(r))),
+                    Kind::Took => match (frame.fds.pop(), frame.read()) {
+                        (Some(fd), Ok(took)) => Ok(Incoming::Reply(serial, Reply::Took(took, fd))),
+                        (None, Ok(_)) => Err(FrameError::FdCount { claimed: 0, came: 0 }),
+                        (_, Err(e)) => Err(e),
+                    },
+                    other => Err(FrameError::OutOfPlace(other)),
+                };
+                into.push(incoming.map_err(Ended::Protocol)?);
+            }
+            match fill {
+                Fill::Data => {}
+                Fill::Empty => return Ok(()),
+                Fill::End => return Err(Ended::Closed),
+                Fill::FdsLost => return Err(Ended::FdsLost),
+            }
+        }
+    }
+
+    /// Waits until evd says something, or takes what waits to be sent.
+    ///
+    /// # Errors
+    /// `TimedOut`.
+    pub fn wait(&mut self, deadline: u64) -> Result<(), Error> {
+        let now = sys::monotonic_ns();
+        if now >= deadline {
+            return Err(Error::TimedOut);
+        }
+        let mut what = What::READ;
+        if self.unsent {
+            what |= What::WRITE;
+        }
+        let mut one = [PollFd::new(self.channel.as_fd().as_raw_fd(), what)];
+        sys::poll(&mut one, Some(Duration::from_nanos(deadline - now)))?;
+        if self.unsent && one[0].ready().contains(What::WRITE) {
+            // A dead line is noticed by the read that follows.
+            let _ = self.flush();
+        }
+        Ok(())
+    }
+
+    /// Asks for an answer without waiting for it.
+    ///
+    /// # Errors
+    /// None in practice: the body is empty.
+    pub fn post_sync(&mut self) -> Result<u64, Error> {
+        self.post(&Sync {})
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}

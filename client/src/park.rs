@@ -1,0 +1,542 @@
+//! Parking: the one rule that makes a base remote.
+//!
+//! With the wish to wait, quiet level watches are armed at evd in batches and leave the local backend; evd's activation brings a watch back. A watch
+//! that fires again within the **linger** stays in the local backend until it was quiet that long, so a busy connection costs no message. What
+//! evd does not take (a full socket, too many fds in flight, a refusal) simply stays local.
+//!
+//! Timers are told to evd lazily: only a new or an earlier deadline, or a cancel. Counts of local watches go along with other messages.
+
+use crate::state::{NIL, Place, State, Watch};
+use evd_proto::What;
+use evd_proto::notice::ActiveTimer;
+use evd_proto::request::{Arm, ArmWatch, Disarm, LocalWatch, Report, SetTimer, Timers};
+use evd_proto::sys::{self, FdNumber, FileId, FileKind};
+use slab::Slab;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, RawFd};
+
+/// How late evd may be with a timer before the client fires it by itself.
+pub(crate) const GRACE: u64 = 5_000_000;
+/// Local counts are reported at most so often.
+const REPORT_EVERY: u64 = 1_000_000_000;
+/// What could not be parked because evd did not take it is tried again after this.
+const RETRY: u64 = 20_000_000;
+/// So many entries of a `Timers`, `Report` or `Disarm` fit a frame with room to spare.
+const BATCH: usize = 2_000;
+
+/// What parking knows of a watch, by the watch's index. Kept apart so that a local base has none of it.
+#[derive(Clone, Copy, Default)]
+struct Info {
+    /// Counts the arms; it outlives the watch, so that a new one with this index is told apart.
+    seq: u32,
+    file: Option<FileId>,
+    /// The interest that evd waits for.
+    armed: What,
+}
+
+#[derive(Default)]
+pub(crate) struct Park {
+    pub linger: u64,
+    infos: Vec<Info>,
+    /// Local watches that may be parked once they are quiet.
+    pub locals: Vec<u32>,
+    next_quiet_check: u64,
+    pub parked: usize,
+    /// Which watch is parked for a file that several numbers may name.
+    files: HashMap<FileId, u32>,
+    pub rearm_edge: Vec<u32>,
+    disarms: Vec<u32>,
+    pub dirty_timers: Vec<u32>,
+    /// By event: the deadline that evd has, or 0.
+    known: Vec<u64>,
+    pub timers_at_evd: usize,
+    reports: Vec<u32>,
+    gone: Vec<u32>,
+    labels: Vec<u32>,
+    pub report_signals: bool,
+    next_report: u64,
+    pub attended: bool,
+}
+
+impl Park {
+    pub fn new(linger: u64) -> Park {
+        Park { linger, ..Park::default() }
+    }
+
+    fn info(&mut self, w: u32) -> &mut Info {
+        let at = w as usize;
+        if self.infos.len() <= at {
+            self.infos.resize(at + 1, Info::default());
+        }
+        &mut self.infos[at]
+    }
+
+    pub fn learn(&mut self, w: u32, file: FileId) {
+        self.info(w).file = Some(file);
+    }
+
+    pub fn seq(&self, w: u32) -> u32 {
+        self.infos.get(w as usize).map_or(0, |i| i.seq)
+    }
+
+    pub fn armed(&self, w: u32) -> What {
+        self.infos.get(w as usize).map_or(What::empty(), |i| i.armed)
+    }
+
+    /// The watch leaves evd; its report, if one is on its way, is stale.
+    pub fn unparked(&mut self, w: u32) {
+        self.parked -= 1;
+        if let Some(file) = self.infos[w as usize].file {
+            if self.files.get(&file) == Some(&w) {
+                self.files.remove(&file);
+            }
+        }
+    }
+
+    /// The watch is no more.
+    pub fn gone(&mut self, w: u32, place: Place) {
+        if let Some(info) = self.infos.get_mut(w as usize) {
+            info.file = None;
+            if place != Place::Parked {
+                self.gone.push(w);
+            }
+        }
+    }
+
+    pub fn label(&mut self, w: u32) {
+        self.labels.push(w);
+    }
+
+    /// evd should hear that this watch is local, or fired.
+    pub fn note_local(&mut self, watches: &mut Slab<Watch>, w: u32) {
+        if self.linger == u64::MAX {
+            return;
+        }
+        let watch = &mut watches[w as usize];
+        if !watch.report_dirty {
+            watch.report_dirty = true;
+            self.reports.push(w);
+        }
+    }
+
+    pub fn forget_timer(&mut self, id: u32) {
+        if let Some(known) = self.known.get_mut(id as usize) {
+            if *known != 0 && !self.dirty_timers.contains(&id) {
+                self.dirty_timers.push(id);
+            }
+        }
+    }
+
+    fn known(&mut self, id: u32) -> &mut u64 {
+        let at = id as usize;
+        if self.known.len() <= at {
+            self.known.resize(at + 1, 0);
+        }
+        &mut self.known[at]
+    }
+
+    pub fn start_session(&mut self) {
+        self.end_session();
+        self.report_signals = true;
+        self.next_report = 0;
+        self.next_quiet_check = 0;
+    }
+
+    pub fn end_session(&mut self) {
+        self.rearm_edge.clear();
+        self.disarms.clear();
+        self.dirty_timers.clear();
+        self.known.clear();
+        self.timers_at_evd = 0;
+        self.gone.clear();
+        self.attended = false;
+    }
+
+    /// When the loop must be awake for parking.
+    pub fn deadline(&self) -> Option<u64> {
+        let quiet = (!self.locals.is_empty()).then_some(self.next_quiet_check);
+        let report = (!self.reports.is_empty()).then_some(self.next_report);
+        [quiet, report].into_iter().flatten().min()
+    }
+}
+
+impl State {
+    /// The wish to wait. Returns whether something turned out to be ready, so that there is nothing to wait for.
+    pub fn settle(&mut self) -> bool {
+        if self.look_at_outs() {
+            return true;
+        }
+        if !self.link.is_up() {
+            while let Some(&w) = self.outs.last() {
+                self.fall_back(w);
+            }
+            return false;
+        }
+        let mut list = std::mem::take(&mut self.outs);
+        for &w in &list {
+            self.watch_mut(w).position = NIL;
+        }
+        self.add_quiet_locals(&mut list);
+        self.park(&list);
+        self.rearm_edges();
+        self.send_disarms();
+        self.send_timers();
+        self.send_report();
+        self.flush_link();
+        false
+    }
+
+    fn add_quiet_locals(&mut self, list: &mut Vec<u32>) {
+        let (now, linger) = (self.base.now(), self.park.linger);
+        if self.park.locals.is_empty() || now < self.park.next_quiet_check {
+            return;
+        }
+        let mut next = u64::MAX;
+        for &w in &self.park.locals {
+            let quiet_at = self.watches[w as usize].fired_at.saturating_add(linger);
+            if quiet_at <= now { list.push(w) } else { next = next.min(quiet_at) }
+        }
+        // Not for each watch by itself: they go in batches.
+        self.park.next_quiet_check = next.max(now + linger / 2);
+    }
+
+    /// Arms watches at evd. Those it does not take stay, or become, local.
+    fn park(&mut self, list: &[u32]) {
+        let most = self
+            .link
+            .up()
+            .map_or(1, |up| up.welcome.limits.fds_per_frame.clamp(1, evd_proto::MAX_FDS as u32))
+            as usize;
+        let limit = self.link.up().map_or(0, |up| up.welcome.limits.watches);
+        let mut batch = Batch::default();
+        let mut full = false;
+        for &w in list {
+            if full || !self.link.is_up() {
+                self.stay_local(w);
+                continue;
+            }
+            match self.parkable(w, limit) {
+                Some(entry) => batch.push(entry, self.watch(w).fd),
+                None => continue,
+            }
+            if batch.fds.len() == most {
+                full = !self.send_arms(&mut batch);
+            }
+        }
+        if !batch.fds.is_empty() {
+            self.send_arms(&mut batch);
+        }
+    }
+
+    /// The arm of a watch, unless it must stay here.
+    fn parkable(&mut self, w: u32, limit: u32) -> Option<ArmWatch> {
+        let watch = &self.watches[w as usize];
+        let (fd, pinned, interest, edge) = (watch.fd, watch.pinned, watch.interest, watch.edge);
+        if self.park.info(w).file.is_none() {
+            self.park.info(w).file = sys::identify(FdNumber(fd).as_fd()).ok();
+        }
+        let file = self.park.info(w).file;
+        // evd can't see what this process's signalfd would report, and the kernel passes no io_uring.
+        let stays =
+            file.is_none_or(|f| matches!(f.kind, FileKind::Regular | FileKind::SignalFd | FileKind::IoUring));
+        let one_file = file.filter(FileId::is_one_file);
+        let twin = one_file.and_then(|f| self.park.files.get(&f)).is_some_and(|other| *other != w);
+        if pinned || stays || twin || w >= limit {
+            self.watch_mut(w).pinned = true;
+            self.stay_local(w);
+            return None;
+        }
+        if let Some(file) = one_file {
+            self.park.files.insert(file, w);
+        }
+        let info = self.park.info(w);
+        // 31 bits: evd packs it into its kernel's data together with the id.
+        info.seq = (info.seq + 1) & 0x7fff_ffff;
+        info.armed = interest;
+        let keep = if one_file.is_none() { ArmWatch::KEEP } else { 0 };
+        let flags = keep | if edge { ArmWatch::EDGE } else { 0 };
+        Some(ArmWatch { id: w, seq: info.seq, interest, flags })
+    }
+
+    /// Sends a batch and empties it. `false`: evd takes no more now.
+    fn send_arms(&mut self, batch: &mut Batch) -> bool {
+        let Some(up) = self.link.up() else {
+            batch.drain().for_each(|w| self.stay_local_after_try(w));
+            return false;
+        };
+        let arm = Arm { watches: std::mem::take(&mut batch.entries) };
+        let sent = up.line.send_with_fds(&arm, &batch.fds);
+        batch.entries = arm.watches;
+        match sent {
+            Ok(Some(_)) => {
+                for w in batch.drain() {
+                    let (fd, place) = (self.watch(w).fd, self.watch(w).place);
+                    if place == Place::Local {
+                        self.base.unwatch(FdNumber(fd).as_fd(), crate::files::watch_token(w));
+                    }
+                    self.set_place(w, Place::Parked);
+                    self.park.parked += 1;
+                }
+                true
+            }
+            Ok(None) => {
+                let now = self.base.now();
+                self.park.next_quiet_check = self.park.next_quiet_check.max(now + RETRY);
+                batch.drain().for_each(|w| self.stay_local_after_try(w));
+                false
+            }
+            Err(e) if is_fds_fault(&e) && batch.fds.len() > 1 => {
+                // One of them is closed, or of a kind that can't be passed: the others shall not suffer.
+                let all: Vec<(ArmWatch, RawFd)> = batch.entries.drain(..).zip(batch.fds.drain(..)).collect();
+                all.into_iter().all(|(entry, fd)| {
+                    let mut one = Batch::default();
+                    one.push(entry, fd);
+                    self.send_arms(&mut one)
+                })
+            }
+            Err(e) if is_fds_fault(&e) => {
+                for w in batch.drain() {
+                    self.watch_mut(w).pinned = true;
+                    self.stay_local_after_try(w);
+                }
+                true
+            }
+            Err(e) => {
+                batch.drain().for_each(|w| self.stay_local_after_try(w));
+                self.lose(format!("sending to evd failed: {e}"));
+                false
+            }
+        }
+    }
+
+    fn stay_local_after_try(&mut self, w: u32) {
+        if let Some(file) = self.park.info(w).file {
+            if self.park.files.get(&file) == Some(&w) {
+                self.park.files.remove(&file);
+            }
+        }
+        self.stay_local(w);
+    }
+
+    fn stay_local(&mut self, w: u32) {
+        match self.watch(w).place {
+            Place::Out => self.fall_back(w),
+            // Out of the list of those that are asked again, if it is pinned now.
+            Place::Local => self.set_place(w, Place::Local),
+            _ => {}
+        }
+    }
+
+    /// evd could not arm a watch.
+    pub fn refused_arm(&mut self, w: u32, seq: u32) {
+        let current = self.watches.get(w as usize).is_some_and(|x| x.place == Place::Parked);
+        if current && self.park.seq(w) == seq {
+            self.watch_mut(w).pinned = true;
+            self.set_place(w, Place::Out);
+            self.fall_back(w);
+        }
+    }
+
+    /// Takes a parked watch back from evd. One that is edge-triggered needs its fd for that, which its owner may close at once.
+    pub fn disarm(&mut self, w: u32, edge_fd: Option<RawFd>) {
+        match edge_fd {
+            None => self.park.disarms.push(w),
+            Some(fd) => {
+                let body = Disarm { with_fd: vec![w], ids: Vec::new() };
+                if let Some(up) = self.link.up() {
+                    // If it can't be sent the kernel forgets the entry with the file.
+                    let _ = up.line.send_with_fds(&body, &[fd]);
+                }
+            }
+        }
+    }
+
+    /// Outside of a loop: takes back what is deleted, and sends what waits. Arms wait for the next wait.
+    pub fn send_outside(&mut self) {
+        if self.link.is_up() {
+            self.send_disarms();
+            self.flush_link();
+        }
+    }
+
+    fn rearm_edges(&mut self) {
+        let list = std::mem::take(&mut self.park.rearm_edge);
+        for w in list {
+            let Some(watch) = self.watches.get(w as usize) else { continue };
+            if watch.place == Place::Parked {
+                self.set_place(w, Place::Out);
+                self.outs.retain(|x| *x != w);
+                self.watch_mut(w).position = NIL;
+                self.park(&[w]);
+            }
+        }
+    }
+
+    fn send_disarms(&mut self) {
+        while !self.park.disarms.is_empty() {
+            let rest = self.park.disarms.len().saturating_sub(BATCH);
+            let ids = self.park.disarms.split_off(rest);
+            // An id that was armed anew since is not to be taken back.
+            let parked = |w: &u32| self.watches.get(*w as usize).is_some_and(|x| x.place == Place::Parked);
+            let ids: Vec<u32> = ids.into_iter().filter(|w| !parked(w)).collect();
+            let Some(up) = self.link.up() else { return };
+            if !ids.is_empty() {
+                let _ = up.line.post(&Disarm { with_fd: Vec::new(), ids });
+            }
+        }
+    }
+
+    fn send_timers(&mut self) {
+        if self.park.dirty_timers.is_empty() {
+            return;
+        }
+        let Some((offset, limit)) = self.link.up().map(|up| (up.clock_offset, up.welcome.limits.timers))
+        else {
+            return;
+        };
+        let mut body = Timers { set: Vec::new(), cancel: Vec::new() };
+        for id in std::mem::take(&mut self.park.dirty_timers) {
+            let mut wanted = 0;
+            if let Some(slot) = self.events.get_mut(id as usize) {
+                slot.timer_dirty = false;
+                wanted = if slot.timer.is_some() && id < limit { slot.deadline.max(1) } else { 0 };
+            }
+            let known = self.park.known(id);
+            let before = *known;
+            if wanted == 0 && before != 0 {
+                body.cancel.push(id);
+                *known = 0;
+                self.park.timers_at_evd -= 1;
+            } else if wanted != 0 && (before == 0 || wanted < before) {
+                body.set.push(SetTimer { id, deadline: wanted.wrapping_add_signed(offset) });
+                *known = wanted;
+                self.park.timers_at_evd += usize::from(before == 0);
+            }
+            if body.set.len() + body.cancel.len() == BATCH {
+                self.post_timers(&mut body);
+            }
+        }
+        self.post_timers(&mut body);
+    }
+
+    fn post_timers(&mut self, body: &mut Timers) {
+        if body.set.is_empty() && body.cancel.is_empty() {
+            return;
+        }
+        if let Some(up) = self.link.up() {
+            let _ = up.line.post(body);
+        }
+        body.set.clear();
+        body.cancel.clear();
+    }
+
+    /// evd's timer is due; whether ours is, our own clock says. One that moved later is sent anew with the next sleep.
+    pub fn timer_reported(&mut self, timer: &ActiveTimer) {
+        let offset = self.link.up().map_or(0, |up| up.clock_offset);
+        let known = self.park.known(timer.id);
+        if *known == 0 || known.wrapping_add_signed(offset) != timer.deadline {
+            return;
+        }
+        *known = 0;
+        self.park.timers_at_evd -= 1;
+        if let Some(slot) = self.events.get_mut(timer.id as usize) {
+            if slot.timer.is_some() && !slot.timer_dirty {
+                slot.timer_dirty = true;
+                self.park.dirty_timers.push(timer.id);
+            }
+        }
+    }
+
+    /// Whether evd was to wake us for this timer.
+    pub fn evd_has_timer(&self, id: u32, deadline: u64) -> bool {
+        self.park.known.get(id as usize).is_some_and(|known| *known != 0 && *known <= deadline)
+    }
+
+    fn send_report(&mut self) {
+        let now = self.base.now();
+        let park = &mut self.park;
+        let news = !park.reports.is_empty()
+            || !park.gone.is_empty()
+            || !park.labels.is_empty()
+            || park.report_signals;
+        if !news || (now < park.next_report && !park.attended) {
+            return;
+        }
+        park.next_report = now + REPORT_EVERY;
+        let signals = self.signals.keys().fold(0u64, |bits, s| bits | 1 << (s % 64));
+        let mut reports = std::mem::take(&mut self.park.reports);
+        let mut labels = std::mem::take(&mut self.park.labels);
+        let mut gone = std::mem::take(&mut self.park.gone);
+        self.park.report_signals = false;
+        loop {
+            let mut body =
+                Report { signals, callbacks: self.callbacks, wakeups: self.wakeups, ..Report::default() };
+            body.gone = gone.split_off(gone.len().saturating_sub(BATCH));
+            // An index that is in use again is not gone.
+            body.gone.retain(|w| !self.watches.contains(*w as usize));
+            for w in reports.split_off(reports.len().saturating_sub(BATCH)) {
+                body.local.extend(self.local_report(w));
+            }
+            for w in labels.split_off(labels.len().saturating_sub(BATCH / 4)) {
+                body.labels.extend(self.label_report(w));
+            }
+            let Some(up) = self.link.up() else { return };
+            let _ = up.line.post(&body);
+            if reports.is_empty() && labels.is_empty() && gone.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn local_report(&mut self, w: u32) -> Option<LocalWatch> {
+        let watch = self.watches.get_mut(w as usize)?;
+        watch.report_dirty = false;
+        let fired = std::mem::take(&mut watch.unreported);
+        let ready = std::mem::take(&mut watch.unreported_ready);
+        let (fd, place, edge, interest) = (watch.fd, watch.place, watch.edge, watch.interest);
+        if place == Place::Parked && fired == 0 {
+            return None;
+        }
+        let file = self.park.info(w).file.or_else(|| sys::identify(FdNumber(fd).as_fd()).ok());
+        self.park.info(w).file = file;
+        let interest = if edge { interest | What::ET } else { interest };
+        let (kind, ino) = file.map_or((FileKind::Other, 0), |f| (f.kind, f.ino));
+        Some(LocalWatch { id: w, interest, kind, ino, fired, ready })
+    }
+
+    fn label_report(&self, w: u32) -> Option<(u32, String)> {
+        let watch = self.watches.get(w as usize)?;
+        let mut labels: Vec<&str> =
+            self.newest_first(watch.first).filter_map(|e| self.labels.get(&e)).map(String::as_str).collect();
+        labels.reverse();
+        let mut text = labels.join(",");
+        while text.len() > evd_proto::name::MAX_LABEL {
+            text.pop();
+        }
+        Some((w, text))
+    }
+}
+
+/// The error is about one of the fds, not about the line.
+fn is_fds_fault(e: &std::io::Error) -> bool {
+    // EBADF has no ErrorKind of its own; an fd that can't be passed is EINVAL.
+    e.kind() == std::io::ErrorKind::InvalidInput || e.raw_os_error() == Some(sys::BAD_FD)
+}
+
+#[derive(Default)]
+struct Batch {
+    entries: Vec<ArmWatch>,
+    fds: Vec<RawFd>,
+}
+
+impl Batch {
+    fn push(&mut self, entry: ArmWatch, fd: RawFd) {
+        self.entries.push(entry);
+        self.fds.push(fd);
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = u32> + use<> {
+        self.fds.clear();
+        std::mem::take(&mut self.entries).into_iter().map(|e| e.id)
+    }
+}

@@ -1,0 +1,259 @@
+//! What a base consists of: events, watches, queues, and the local `Base` under them.
+//!
+//! Everything here is plain data in one `RefCell`, which is never borrowed while a callback runs. Events and watches are known by their index; an event
+//! that may be named from elsewhere (a `Handle`) also by its generation.
+
+use crate::Error;
+use crate::link::Link;
+use crate::park::Park;
+use crate::queues::Queues;
+use evd::base::{Activation, Base, TimerId, Waker};
+use evd_proto::What;
+use evd_proto::sys::{Generation, PollFd, generation};
+use slab::Slab;
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// No index.
+pub(crate) const NIL: u32 = u32::MAX;
+
+/// What runs when an event fires.
+pub(crate) trait Target {
+    /// Calls the callback. The `Rc` keeps the event alive meanwhile, also if it is freed inside.
+    fn run(self: Rc<Self>, what: What);
+}
+
+/// What an event does when it runs.
+pub(crate) enum Call {
+    /// A callback of the user.
+    User(Weak<dyn Target>),
+    /// Ends the loop: `loopexit`.
+    Exit,
+}
+
+/// What an event waits for besides its timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Nothing: a timer, or a user event.
+    Nothing,
+    /// An fd.
+    Fd(RawFd),
+    /// A signal to this process.
+    Signal(i32),
+    /// A signal to evd.
+    DaemonSignal(i32),
+    /// A named user event.
+    Name,
+}
+
+/// libevent's `struct event`.
+pub(crate) struct Slot {
+    pub call: Call,
+    pub source: Source,
+    pub what: What,
+    pub priority: u8,
+    pub inserted: bool,
+    pub active: bool,
+    /// Its timer changed since evd was told.
+    pub timer_dirty: bool,
+    /// What it is active with.
+    pub res: What,
+    /// How often the callback of a signal event is to run.
+    pub calls: u32,
+    pub watch: u32,
+    /// The next older event of the same fd or signal.
+    pub next: u32,
+    /// Neighbours in the active queue.
+    pub before: u32,
+    pub after: u32,
+    pub timer: Option<TimerId>,
+    /// When the timer is due; after it fired, when it was.
+    pub deadline: u64,
+    /// The timeout to start anew when a persistent event runs; 0: none.
+    pub interval: u64,
+    pub generation: u32,
+    /// Times the callback ran.
+    pub count: u64,
+}
+
+/// Where a watch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Not decided yet: the next wait looks at it and then parks it or keeps it.
+    Out,
+    /// In the local backend.
+    Local,
+    /// evd waits for it.
+    Parked,
+    /// A file that is always ready.
+    Always,
+}
+
+/// One fd with all its events.
+pub(crate) struct Watch {
+    pub fd: RawFd,
+    /// Its newest event.
+    pub first: u32,
+    pub interest: What,
+    pub edge: bool,
+    pub place: Place,
+    /// Not to be parked (again): evd refused it, or a number of the same file is parked.
+    pub pinned: bool,
+    pub report_dirty: bool,
+    /// Activations seen here and not yet reported to evd.
+    pub unreported: u32,
+    pub unreported_ready: What,
+    /// When it last fired.
+    pub fired_at: u64,
+    /// Where it stands in the list of its place, or `NIL`.
+    pub position: u32,
+}
+
+/// What another thread wants.
+pub(crate) enum Mail {
+    Post(Box<dyn FnOnce(&crate::EventBase) + Send>),
+    Activate { id: u32, generation: u32, what: What },
+    Exit,
+    Break,
+    Wake,
+}
+
+/// What a base shares with its handles.
+pub(crate) struct Shared {
+    pub mail: Mutex<Vec<Mail>>,
+    pub waker: Waker,
+}
+
+impl Shared {
+    pub fn mail(&self) -> MutexGuard<'_, Vec<Mail>> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the loop stands.
+#[derive(Default)]
+pub(crate) struct Flow {
+    pub running: bool,
+    pub exit: bool,
+    pub stop: bool,
+    pub again: bool,
+    pub got_exit: bool,
+    pub got_break: bool,
+    /// The event whose callback runs, and how many more calls it has.
+    pub current: u32,
+    pub calls_left: u32,
+    /// Priority of the queue that runs.
+    pub running_priority: usize,
+}
+
+pub(crate) struct State {
+    pub base: Base,
+    pub events: Slab<Slot>,
+    pub watches: Slab<Watch>,
+    /// By fd: index of its watch, or `NIL`.
+    pub by_fd: Vec<u32>,
+    /// By signal: its newest event.
+    pub signals: BTreeMap<i32, u32>,
+    pub daemon_signals: BTreeMap<i32, u32>,
+    /// Named events that are added: the event's index is the subscription's id.
+    pub names: BTreeMap<u32, String>,
+    /// The name of each named event, added or not.
+    pub named: HashMap<u32, String>,
+    /// What the user calls his events, for evctl.
+    pub labels: HashMap<u32, String>,
+    pub queues: Queues,
+    /// Events that are inserted, and that have a timeout: the loop ends when neither is left.
+    pub inserted: usize,
+    pub timed: usize,
+    pub outs: Vec<u32>,
+    pub always: Vec<u32>,
+    pub flow: Flow,
+    pub link: Link,
+    pub park: Park,
+    pub next_generation: u32,
+    /// Somebody waits for the base's fd in a loop of their own.
+    pub nested: bool,
+    pub callbacks: u64,
+    pub wakeups: u64,
+    /// Scratch of a turn.
+    pub activations: Vec<Activation>,
+    pub polls: Vec<PollFd>,
+}
+
+/// One base, shared by its handles, events and callbacks.
+pub(crate) struct Core {
+    pub state: RefCell<State>,
+    pub shared: Arc<Shared>,
+    pub generation: Generation,
+    /// `EventBase` values that name this base.
+    pub handles: Cell<usize>,
+    /// Events that the base owns itself.
+    pub detached: RefCell<HashMap<u32, Rc<dyn Any>>>,
+    pub pollable: OnceCell<OwnedFd>,
+    pub on_link: RefCell<Option<LinkCallback>>,
+}
+
+pub(crate) type LinkCallback = Box<dyn FnMut(&crate::EventBase, &crate::LinkState)>;
+
+impl Core {
+    /// Refuses in the child of a fork: what the parent has registered must not be disturbed.
+    pub fn check_fork(&self) -> Result<(), Error> {
+        if self.generation == generation() { Ok(()) } else { Err(Error::Forked) }
+    }
+}
+
+impl State {
+    pub fn slot(&self, id: u32) -> &Slot {
+        &self.events[id as usize]
+    }
+
+    pub fn slot_mut(&mut self, id: u32) -> &mut Slot {
+        &mut self.events[id as usize]
+    }
+
+    pub fn watch(&self, w: u32) -> &Watch {
+        &self.watches[w as usize]
+    }
+
+    pub fn watch_mut(&mut self, w: u32) -> &mut Watch {
+        &mut self.watches[w as usize]
+    }
+
+    /// The time that deadlines are counted from: of the last wait inside a loop, else now.
+    pub fn time(&mut self) -> u64 {
+        if self.flow.running { self.base.now() } else { self.base.refresh_now() }
+    }
+
+    /// Whether nothing is pending or active.
+    pub fn is_empty(&self) -> bool {
+        self.inserted == 0 && self.timed == 0 && self.queues.is_empty()
+    }
+
+    /// The events of a list (of a fd or a signal), newest first, collected so that the state is free while they are used.
+    pub fn newest_first(&self, first: u32) -> NewestFirst<'_> {
+        NewestFirst { state: self, at: first }
+    }
+}
+
+/// Walks the events of one fd or signal.
+pub(crate) struct NewestFirst<'a> {
+    state: &'a State,
+    at: u32,
+}
+
+impl Iterator for NewestFirst<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        if self.at == NIL {
+            return None;
+        }
+        let id = self.at;
+        self.at = self.state.slot(id).next;
+        Some(id)
+    }
+}

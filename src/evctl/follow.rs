@@ -1,0 +1,125 @@
+//! `evctl events --follow`: activations as they happen, a line each, as strace does it for system calls.
+//!
+//! `TIME BASE NAME SOURCE ID READY COUNT LABEL`, columns as in every listing but not padded, as nobody knows what comes. evd stamps with its monotonic
+//! clock; the wall-clock time is counted back from now. Each line goes out at once (stdout is line-buffered by Rust's own rule). It ends with evd,
+//! with the reader of stdout, or with Ctrl-C, for which the signal's ordinary action is right.
+
+use super::client::{Client, Target};
+use super::error::Error;
+use super::table::word;
+use super::text::printable;
+use evd_proto::notice::{Trace, TraceEntry, TraceSource};
+use evd_proto::reply::Done;
+use evd_proto::request::{Follow, Selector};
+use evd_proto::sys::{local_time, monotonic_ns, signal_name};
+use serde_json::json;
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `evctl events --follow`; returns only with an error, as it has no end of its own.
+///
+/// # Errors
+/// `NotRunning` when evd ends; as [`Client::connect`] and [`Client::call`].
+pub(super) fn follow(target: &Target, base: Option<Selector>, json: bool) -> Result<(), Error> {
+    let mut client = Client::connect(target)?;
+    let ahead = ahead(client.welcome().now);
+    let Done {} = client.call(&Follow { base })?;
+    let mut out = io::stdout().lock();
+    loop {
+        let trace: Trace = client.notice()?;
+        let at = wall_clock(trace.at, ahead);
+        for entry in &trace.entries {
+            let line = if json { json_line(&trace, entry, at) } else { line(&trace, entry, at) };
+            writeln!(out, "{line}")?;
+        }
+        if trace.lost > 0 {
+            let (base, name, lost) = (trace.base, &trace.name, trace.lost);
+            match json {
+                true => {
+                    let name = printable(name);
+                    let value =
+                        json!({ "time_ns": at, "base": base, "name": name, "source": "lost", "count": lost });
+                    writeln!(out, "{value}")?;
+                }
+                false => writeln!(out, "{} {base} {} lost - - {lost} -", clock(at), word(name))?,
+            }
+        }
+    }
+}
+
+/// How far evd's clock is ahead of ours: both have one clock, unless evd is in another time namespace. What a slow answer makes of the
+/// difference is not that.
+fn ahead(evd: u64) -> i128 {
+    let difference = i128::from(evd) - i128::from(monotonic_ns());
+    if difference.abs() > 60_000_000_000 { difference } else { 0 }
+}
+
+/// Nanoseconds since 1970 of evd's monotonic `at`.
+fn wall_clock(at: u64, ahead: i128) -> u64 {
+    let ago = i128::from(monotonic_ns()) + ahead - i128::from(at);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let then = i128::try_from(now).unwrap_or(i128::MAX).saturating_sub(ago);
+    u64::try_from(then.max(0)).unwrap_or(u64::MAX)
+}
+
+fn clock(at: u64) -> String {
+    let t = local_time(at / 1_000_000_000);
+    format!("{:02}:{:02}:{:02}.{:06}", t.hour, t.minute, t.second, at / 1000 % 1_000_000)
+}
+
+fn line(t: &Trace, e: &TraceEntry, at: u64) -> String {
+    let label = label(e);
+    let label = if label.trim().is_empty() { "-" } else { label.trim() };
+    let (name, ready) = (word(&t.name), e.ready);
+    format!("{} {} {name} {} {} {ready} {} {label}", clock(at), t.base, source(e), e.id, e.count)
+}
+
+fn json_line(t: &Trace, e: &TraceEntry, at: u64) -> String {
+    let value = json!({
+        "time_ns": at,
+        "base": t.base,
+        "name": printable(&t.name),
+        "source": source(e),
+        "id": e.id,
+        "ready": e.ready.iter_names().map(|(n, _)| n).collect::<Vec<_>>(),
+        "count": e.count,
+        "label": label(e),
+    });
+    value.to_string()
+}
+
+/// The label of a watch, the name of an event or of a signal.
+fn label(e: &TraceEntry) -> String {
+    match e.source {
+        TraceSource::Signal => signal_name(i32::try_from(e.id).unwrap_or(0)),
+        _ => printable(&e.label),
+    }
+}
+
+fn source(e: &TraceEntry) -> &'static str {
+    match e.source {
+        TraceSource::Parked => "parked",
+        TraceSource::Local => "local",
+        TraceSource::Timer => "timer",
+        TraceSource::Name => "name",
+        TraceSource::Signal => "signal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_far_off_is_another_clock_and_a_late_answer_is_not() {
+        assert_eq!(ahead(monotonic_ns().saturating_sub(1_000_000_000)), 0);
+        assert!(ahead(monotonic_ns() + 3_600_000_000_000) > 3_599_000_000_000);
+    }
+
+    #[test]
+    fn what_happened_earlier_has_an_earlier_wall_clock_time() {
+        let now = monotonic_ns();
+        let (then, later) = (wall_clock(now.saturating_sub(5_000_000_000), 0), wall_clock(now, 0));
+        assert!(later - then >= 4_000_000_000.min(now), "{then} {later}");
+    }
+}

@@ -1,0 +1,86 @@
+//! The conformance suite on the client's `EventBase` with everything that is quiet at a live evd, for each method.
+
+// The lint knows test functions, but not the helpers of a test file.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+
+use conformance::client::ClientLoop;
+use conformance::{Files, Fired, Id, Loop, Refused};
+use evd::backend::{Features, Mode};
+use evd_client::EventBase;
+use evd_proto::What;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// One evd for all cases of this program, on threads of its own.
+fn socket() -> &'static PathBuf {
+    static EVD: OnceLock<(PathBuf, evd::Daemon)> = OnceLock::new();
+    let (path, _) = EVD.get_or_init(|| {
+        let dir = std::env::temp_dir().join(format!("evd-remote-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("socket");
+        let daemon = evd::Daemon::builder().socket(&path).spawn().unwrap();
+        (path, daemon)
+    });
+    path
+}
+
+/// Parks whatever is quiet at once: no case is served in-process because it was busy.
+struct RemoteLoop(ClientLoop, EventBase);
+
+impl Loop for RemoteLoop {
+    fn open(method: &str) -> Option<RemoteLoop> {
+        evd::backend::methods().iter().find(|m| m.name == method)?;
+        let builder = EventBase::builder().socket(socket()).connect().method(method).ignore_env();
+        let base = builder.linger(Duration::ZERO).build().unwrap();
+        assert_eq!(base.method(), method);
+        Some(RemoteLoop(ClientLoop::over(base.clone()), base))
+    }
+
+    fn features(&self) -> Features {
+        self.0.features()
+    }
+
+    fn files(&self) -> Files {
+        self.0.files()
+    }
+
+    fn watch(&mut self, old: Option<Id>, fd: BorrowedFd<'_>, what: What, mode: Mode) -> Result<Id, Refused> {
+        self.0.watch(old, fd, what, mode)
+    }
+
+    fn unwatch(&mut self, id: Id) {
+        self.0.unwatch(id);
+    }
+
+    fn timer(&mut self, old: Option<Id>, after: Duration) -> Id {
+        self.0.timer(old, after)
+    }
+
+    fn cancel(&mut self, id: Id) {
+        self.0.cancel(id);
+    }
+
+    fn catch_signal(&mut self, signo: i32) {
+        self.0.catch_signal(signo);
+    }
+
+    fn waker(&mut self) -> Box<dyn Fn() + Send> {
+        self.0.waker()
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<Fired> {
+        let fired = self.0.wait(ms);
+        assert!(matches!(self.1.link(), evd_client::LinkState::Up { .. }), "{:?}", self.1.link());
+        fired
+    }
+
+    fn poll_outside(&mut self, ms: u64) -> bool {
+        self.0.poll_outside(ms)
+    }
+}
+
+conformance!(RemoteLoop: epoll = "epoll", poll = "poll", select = "select");
