@@ -90,7 +90,7 @@ fn a_stale_socket_is_replaced() {
 /// Runs one of the ignored tests below in a process of another user.
 fn as_user(uid: u32, test: &str, socket: &std::path::Path) -> bool {
     let exe = std::env::current_exe().unwrap();
-    // The test binary may lie where others can't read: it is opened here and run from the open file.
+    // The test binary may lie where others can't read it.
     let copy = std::env::temp_dir().join(format!("evd-test-as-{}-{uid}", std::process::id()));
     std::fs::copy(exe, &copy).unwrap();
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
