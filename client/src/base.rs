@@ -492,7 +492,8 @@ impl EventBase {
         result
     }
 
-    /// The base's fd: readable when the base has something to do, so that it nests in another loop. Then call [`EventBase::loop_`] with NONBLOCK.
+    /// The base's fd: readable when the base has something to do, so that it nests in another loop. Then call [`EventBase::loop_`] with ONCE and
+    /// NONBLOCK, which is one round.
     ///
     /// # Errors
     /// `Os`: out of fds. `Forked`.
