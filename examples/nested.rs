@@ -19,13 +19,17 @@ fn main() -> std::process::ExitCode {
         let base = EventBase::builder().name("nested").socket(evd.socket()).connect().build()?;
         let (ours, mut theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let left = Rc::new(Cell::new(5));
-        let count = Rc::clone(&left);
+        let ended = Rc::new(Cell::new(false));
+        let end = Rc::clone(&ended);
         let event = Event::new(&base, ours, What::READ | What::PERSIST, move |event, what| {
             let mut buf = [0; 64];
             let n = event.source().read(&mut buf).unwrap_or(0);
+            if n == 0 {
+                end.set(true);
+                let _ = event.del();
+                return;
+            }
             println!("  {what}: {}", String::from_utf8_lossy(&buf[..n]));
-            count.set(count.get() - 1);
         })?;
         event.add(None)?;
         let ticks = Rc::new(Cell::new(0));
@@ -44,12 +48,13 @@ fn main() -> std::process::ExitCode {
             }
         });
         // The outer loop: all it knows of the base is one fd.
-        while left.get() > 0 || ticks.get() == 0 {
+        while !ended.get() || ticks.get() == 0 {
             let mut fds = [PollFd::new(base.as_fd().as_raw_fd(), What::READ)];
             if poll(&mut fds, Some(Duration::from_secs(20)))? == 0 {
                 return Err("the base's fd did not wake the outer loop".into());
             }
-            base.loop_(LoopFlags::NONBLOCK)?;
+            // One round. NONBLOCK alone would go on for as long as something is active.
+            base.loop_(LoopFlags::ONCE | LoopFlags::NONBLOCK)?;
         }
         writer.join().map_err(|_| "the writer failed")?;
         drop((event, timer));

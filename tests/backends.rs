@@ -284,6 +284,25 @@ fn kinds_come_in_their_order_and_timers_by_the_bases_clock() {
 }
 
 #[test]
+fn a_wait_disarms_the_pollable_fd_so_that_the_same_deadline_counts_again() {
+    each_method(|name, mut base| {
+        base.arm_pollable(Some(0)).unwrap();
+        base.pollable().unwrap();
+        let readable = |base: &mut Base| {
+            let mut fds = [sys::PollFd::new(base.pollable().unwrap().as_raw_fd(), What::READ)];
+            sys::poll(&mut fds, Some(Duration::ZERO)).unwrap() == 1
+        };
+        assert!(!readable(&mut base), "{name}: not before it was asked for");
+        for _ in 0..3 {
+            base.arm_pollable(Some(0)).unwrap();
+            assert!(readable(&mut base), "{name}");
+            assert_eq!(wait(&mut base), [], "{name}");
+            assert!(!readable(&mut base), "{name}");
+        }
+    });
+}
+
+#[test]
 fn an_epoll_in_itself_is_refused() {
     let mut base = base("epoll").unwrap();
     let own: OwnedFd = base.pollable().unwrap().try_clone_to_owned().unwrap();

@@ -79,7 +79,7 @@ impl Loop for RemoteLoop {
     }
 
     fn poll_outside(&mut self, ms: u64) -> bool {
-        self.0.poll_outside(ms)
+        self.0.poll_outside_for_something(ms)
     }
 }
 

@@ -383,7 +383,9 @@ impl EventBase {
     /// `NeedsEvd`, `Lost`, `Forked`.
     pub fn sync(&self) -> Result<(), Error> {
         self.with_evd(|state| {
-            state.settle();
+            if !state.has_ready_out() {
+                state.settle();
+            }
             state.ask(|line| line.post_sync().map(Some)).map(drop)
         })
     }
@@ -490,7 +492,8 @@ impl EventBase {
         result
     }
 
-    /// The base's fd: readable when the base has something to do, so that it nests in another loop. Then call [`EventBase::loop_`] with NONBLOCK.
+    /// The base's fd: readable when the base has something to do, so that it nests in another loop. Then call [`EventBase::loop_`] with ONCE and
+    /// NONBLOCK, which is one round.
     ///
     /// # Errors
     /// `Os`: out of fds. `Forked`.

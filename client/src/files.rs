@@ -262,50 +262,56 @@ impl State {
         }
     }
 
-    /// Asks the kernel, without waiting, which of the watches that are nowhere are ready, and fires those. One that fired twice within the linger goes
-    /// into the local backend.
-    pub fn look_at_outs(&mut self) -> bool {
-        if self.outs.is_empty() {
-            return false;
-        }
+    /// Asks the kernel, without waiting, about the watches that are nowhere. `polls` has an entry for each of `outs`, in order.
+    fn poll_outs(&mut self) -> usize {
         let mut polls = std::mem::take(&mut self.polls);
         polls.clear();
-        let list: Vec<u32> = self.outs.clone();
-        for &w in &list {
-            let watch = self.watch(w);
+        for &w in &self.outs {
+            let watch = &self.watches[w as usize];
             // An edge-triggered one is told of its first edge when it is armed.
             polls.push(PollFd::new(if watch.edge { -1 } else { watch.fd }, watch.interest));
         }
-        let found = match sys::poll(&mut polls, Some(Duration::ZERO)) {
+        let found = sys::poll(&mut polls, Some(Duration::ZERO));
+        self.polls = polls;
+        match found {
             Ok(n) => n,
             Err(e) => {
                 // More entries than the limit on fds, or no memory: the local backend decides instead.
                 log::debug!("poll: {e}");
-                for &w in &list {
+                while let Some(&w) = self.outs.last() {
                     self.fall_back(w);
                 }
                 0
             }
-        };
-        if found > 0 {
-            for (&w, poll) in list.iter().zip(&polls) {
-                let ready = poll.ready();
-                if ready.is_empty() || self.watch(w).place != Place::Out {
-                    continue;
-                }
-                let before = self.watch(w).fired_at;
-                if !self.fire(w, ready & self.known_bits()) {
-                    self.mute(w);
-                } else if self.base.now().saturating_sub(before) <= self.park.linger
-                    && before != 0
-                    && self.park.linger > 0
-                {
-                    self.fall_back(w);
-                }
+        }
+    }
+
+    /// Whether one of the watches that are nowhere is ready.
+    pub fn has_ready_out(&mut self) -> bool {
+        !self.outs.is_empty() && self.poll_outs() > 0
+    }
+
+    /// Fires those of the watches that are nowhere that are ready. One that fired twice within the linger goes into the local backend.
+    pub fn look_at_outs(&mut self) -> bool {
+        if self.outs.is_empty() || self.poll_outs() == 0 {
+            return false;
+        }
+        let polls = std::mem::take(&mut self.polls);
+        let list = self.outs.clone();
+        for (&w, poll) in list.iter().zip(&polls) {
+            let ready = poll.ready();
+            if ready.is_empty() {
+                continue;
+            }
+            let (before, now) = (self.watch(w).fired_at, self.base.now());
+            if !self.fire(w, ready & self.known_bits()) {
+                self.mute(w);
+            } else if before != 0 && self.park.linger > 0 && now.saturating_sub(before) <= self.park.linger {
+                self.fall_back(w);
             }
         }
         self.polls = polls;
-        found > 0
+        true
     }
 
     /// The bits that this base's method can report.

@@ -494,9 +494,8 @@ impl State {
         }
     }
 
-    /// What evd reported: parked watches are taken back and looked at, timers are due by our own clock, the rest becomes active.
+    /// What evd reported: parked watches are taken back, timers are due by our own clock, the rest becomes active.
     pub fn take_active(&mut self, active: &Active) {
-        let mut woken = false;
         for report in &active.watches {
             let known = self.watches.get(report.id as usize).is_some_and(|w| w.place == Place::Parked);
             if !known || self.park.seq(report.id) != report.seq {
@@ -505,12 +504,9 @@ impl State {
             if self.watch(report.id).edge {
                 self.fire(report.id, report.ready);
             } else {
+                // The turn looks at it before it runs anything: a stale report never reaches a callback.
                 self.set_place(report.id, Place::Out);
-                woken = true;
             }
-        }
-        if woken {
-            self.look_at_outs();
         }
         for timer in &active.timers {
             self.timer_reported(timer);

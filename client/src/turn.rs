@@ -128,6 +128,7 @@ impl State {
         }
         if link {
             self.read_link();
+            self.look_at_outs();
             self.flush_link();
         }
     }
@@ -187,8 +188,11 @@ impl State {
     /// For a loop of the user's own that polls the base's fd: everything as before a wait, but the waiting.
     pub fn arm_nested(&mut self) {
         self.base.refresh_now();
-        let ready =
-            !self.queues.is_empty() || !self.always.is_empty() || self.settle() || !self.queues.is_empty();
+        // Nothing becomes active here: by the time the loop runs it may have been read already.
+        let ready = !self.queues.is_empty() || !self.always.is_empty() || self.has_ready_out();
+        if !ready {
+            self.settle();
+        }
         let deadline = if ready {
             Some(0)
         } else {

@@ -13,8 +13,11 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 
 const ROLE: &str = "EVD_EXAMPLE_ROLE";
 
+/// A role of an example: its name, and what it does.
+pub type Role = (&'static str, fn() -> Outcome);
+
 /// Runs the role that this process was started for, or `example`.
-pub fn main(roles: &[(&str, fn() -> Outcome)], example: fn() -> Outcome) -> ExitCode {
+pub fn main(roles: &[Role], example: fn() -> Outcome) -> ExitCode {
     let role = std::env::var(ROLE).unwrap_or_default();
     let outcome = match role.as_str() {
         "" => example(),

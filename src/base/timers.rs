@@ -168,18 +168,33 @@ impl Timers {
         self.heap[at] = entry;
     }
 
-    fn sink(&mut self, mut at: usize, entry: Entry) {
+    /// Fills the hole at `at` with `entry`. The hole goes down first, all the way, without a look at the entry: what is put in at the top comes from the bottom and
+    /// nearly always belongs there again.
+    fn sink(&mut self, top: usize, entry: Entry) {
+        let mut at = top;
         loop {
             let first = at * ARITY + 1;
-            let children = &self.heap[first.min(self.heap.len())..(first + ARITY).min(self.heap.len())];
-            let Some((child, least)) = children.iter().enumerate().min_by_key(|(_, e)| e.key()) else {
-                break;
+            let (child, least) = match self.heap.get(first..first + ARITY) {
+                Some(&[a, b, c, d]) => {
+                    let (i, x) = if b.key() < a.key() { (1, b) } else { (0, a) };
+                    let (j, y) = if d.key() < c.key() { (3, d) } else { (2, c) };
+                    if y.key() < x.key() { (j, y) } else { (i, x) }
+                }
+                _ => match self.heap.iter().enumerate().skip(first).min_by_key(|(_, e)| e.key()) {
+                    Some((child, least)) => (child - first, *least),
+                    None => break,
+                },
             };
-            if entry.key() <= least.key() {
+            self.heap[at] = least;
+            at = first + child;
+        }
+        while at > top {
+            let parent = (at - 1) / ARITY;
+            if self.heap[parent].key() <= entry.key() {
                 break;
             }
-            self.heap[at] = *least;
-            at = first + child;
+            self.heap[at] = self.heap[parent];
+            at = parent;
         }
         self.heap[at] = entry;
     }
@@ -359,6 +374,19 @@ mod tests {
             timers.cancel(id);
         }
         assert!(timers.bytes() <= 64 * FEWEST, "{} bytes", timers.bytes());
+    }
+
+    #[test]
+    fn entries_of_slots_that_were_given_back_are_forgotten() {
+        let mut timers = Timers::new();
+        timers.set(None, 10_000, 0);
+        let ids: Vec<_> = (1..1000).map(|i| timers.set(None, i, i)).collect();
+        // So few that they are not swept out.
+        ids[950..].iter().for_each(|id| timers.cancel(*id));
+        for i in 1..=950 {
+            assert_eq!(timers.pop_due(u64::MAX), Some((i, i)));
+        }
+        assert_eq!(timers.pop_due(u64::MAX), Some((0, 10_000)));
     }
 
     #[test]

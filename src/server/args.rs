@@ -6,7 +6,7 @@ use super::error::Error;
 use super::log;
 use clap::{Parser, ValueEnum};
 use evd_proto::path;
-use std::path::PathBuf;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// How much is logged.
@@ -32,7 +32,7 @@ pub struct Args {
     ///
     /// A socket that the service manager passes goes before this.
     #[arg(long, value_name = "PATH", env = "EVD_SOCKET")]
-    pub socket: Option<PathBuf>,
+    pub socket: Option<OsString>,
     /// A user who may connect, by number, beside evd's own and root; may be repeated
     #[arg(long, value_name = "UID", env = "EVD_ALLOW_UID", value_delimiter = ',')]
     pub allow_uid: Vec<String>,
@@ -76,7 +76,7 @@ fn run(args: Args) -> Result<(), Error> {
         builder = builder.allow_gid(gid);
     }
     // An empty variable counts as unset, as for clients.
-    builder = match args.socket.filter(|p| !p.as_os_str().is_empty()) {
+    builder = match args.socket.filter(|p| !p.is_empty()) {
         Some(path) => builder.socket(path),
         None => builder.default_socket(path::socket_path()),
     };

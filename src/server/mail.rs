@@ -5,7 +5,7 @@ use evd_proto::notice::TraceEntry;
 use evd_proto::reply::{BaseInfo, EventsPage};
 use evd_proto::sys::Peer;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
@@ -62,6 +62,8 @@ pub(super) struct Handle {
     pub sessions: AtomicU32,
     /// When its turn began, in nanoseconds; 0: it waits.
     pub busy_since: AtomicU64,
+    /// Whether there may be something in `queue`.
+    has_mail: AtomicBool,
     /// `None`: the worker has ended.
     queue: Mutex<Option<Vec<Mail>>>,
     waker: Waker,
@@ -78,6 +80,7 @@ impl Handle {
             thread: OnceLock::new(),
             sessions: AtomicU32::new(sessions),
             busy_since: AtomicU64::new(0),
+            has_mail: AtomicBool::new(false),
             queue: Mutex::new(Some(Vec::new())),
             waker,
         }
@@ -88,6 +91,7 @@ impl Handle {
         let mut queue = lock(&self.queue);
         let Some(queue) = queue.as_mut() else { return false };
         queue.push(mail);
+        self.has_mail.store(true, Ordering::Release);
         self.waker.wake();
         if self.solo {
             self.thread.get().inspect(|t| t.unpark());
@@ -95,8 +99,11 @@ impl Handle {
         true
     }
 
-    /// Moves all mail to `into`.
+    /// Moves all mail to `into`. Costs one atomic operation if there is none.
     pub fn collect(&self, into: &mut Vec<Mail>) {
+        if !self.has_mail.swap(false, Ordering::AcqRel) {
+            return;
+        }
         if let Some(queue) = lock(&self.queue).as_mut() {
             into.append(queue);
         }

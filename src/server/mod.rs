@@ -4,8 +4,8 @@
 //! others, so whatever a client does to block its worker stays with that user. Names and held fds are tables that the workers share. Nothing here runs
 //! by the clock: an evd with nothing to do makes no system calls.
 //!
-//! From the bottom: [`mail`] (what workers tell each other), [`names`] and [`holds`] (the tables), [`registry`] (who is there), [`worker`] with [`wishes`]
-//! and [`tickets`] (the work), [`accept`] and [`reject`] (who comes in), [`builder`] (the whole).
+//! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables), `registry` (who is there), `worker` with `wishes`, `tickets` and
+//! `follow` (the work), `accept` and `reject` (who comes in), `builder` (the whole).
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -14,6 +14,7 @@ mod args;
 mod builder;
 mod deadlines;
 mod error;
+mod follow;
 mod holds;
 mod log;
 mod mail;

@@ -6,12 +6,12 @@
 //! Mail is looked at before each turn of a session, so that what was promised to somebody (a follower) holds for whatever happens later.
 
 use super::deadlines::{Deadlines, Due};
-use super::mail::{Handle, Mail, Traced};
+use super::mail::{Handle, Mail};
 use super::registry::{Follower, Listed, Shared};
 use super::tickets::Tickets;
 use crate::backend::{Entry, Interest, Mode};
-use crate::base::{Activation, Base};
-use crate::session::{Ending, Greeted, Greeting, Opening, Session, Tools, Wish};
+use crate::base::{Activation, Base, BaseError};
+use crate::session::{Ending, Greeting, Opening, Session, Tools, Wish};
 use evd_proto::What;
 use evd_proto::name::printable;
 use evd_proto::reply::Code;
@@ -38,7 +38,7 @@ pub(super) struct Worker {
     seats: Vec<Option<Seat>>,
     free: Vec<usize>,
     /// Where the session or greeting of an id sits.
-    places: HashMap<u64, usize>,
+    pub places: HashMap<u64, usize>,
     pub deadlines: Deadlines,
     pub tickets: Tickets,
     acts: Vec<Activation>,
@@ -47,16 +47,18 @@ pub(super) struct Worker {
     stopping: bool,
 }
 
-struct Seat {
+/// Where a connection or a session sits.
+pub(super) struct Seat {
     id: u64,
-    occupant: Occupant,
+    pub occupant: Occupant,
     /// What stands in the deadlines for it.
     deadline: Option<(u64, Due)>,
-    followers: Vec<Follower>,
+    pub followers: Vec<Follower>,
 }
 
-enum Occupant {
-    Greeting(Greeting),
+/// Who sits there.
+pub(super) enum Occupant {
+    Greeting(Box<Greeting>),
     Session(Box<Session>),
     /// It is just being turned.
     Away,
@@ -194,7 +196,8 @@ impl Worker {
         }
     }
 
-    fn seat(&mut self, id: u64) -> Option<&mut Seat> {
+    /// The seat of an id, if it is here.
+    pub fn seat(&mut self, id: u64) -> Option<&mut Seat> {
         let at = *self.places.get(&id)?;
         self.seats[at].as_mut()
     }
@@ -216,7 +219,7 @@ impl Worker {
             self.me.sessions.fetch_sub(1, Ordering::Relaxed);
             return greeting.refuse(Code::System, "evd can't watch this connection");
         }
-        let mut seat = Seat::new(id, Occupant::Greeting(greeting));
+        let mut seat = Seat::new(id, Occupant::Greeting(Box::new(greeting)));
         let due = (since.saturating_add(HELLO_WITHIN), Due::Hello(id));
         self.deadlines.add(due.0, due.1);
         seat.deadline = Some(due);
@@ -237,35 +240,55 @@ impl Worker {
                 Err(why) => self.end(id, &why),
             };
         }
-        let Occupant::Greeting(greeting) = std::mem::replace(&mut seat.occupant, Occupant::Away) else {
-            return;
-        };
-        let peer = greeting.peer();
+        let Some(at) = self.places.get(&id).copied() else { return };
+        let Some(Seat { occupant: Occupant::Greeting(greeting), .. }) = &mut self.seats[at] else { return };
         match greeting.turn(&mut self.tools.scratch) {
-            Ok(Greeted::Wait(greeting)) => {
-                if let Some(seat) = self.seat(id) {
-                    seat.occupant = Occupant::Greeting(greeting);
+            Ok(false) => {}
+            Ok(true) => {
+                if let Some(opening) = self.take_greeting(id).and_then(Greeting::open) {
+                    self.choose(id, Box::new(opening));
                 }
             }
-            Ok(Greeted::Open(opening)) => self.choose(id, opening),
             Err(why) => {
-                let Peer { pid, uid, .. } = peer;
+                let Peer { pid, uid, .. } = greeting.peer();
                 match why {
                     Ending::Closed => log::debug!("process {pid} of user {uid} left without a word"),
                     why => log::info!("refused process {pid} of user {uid}: {why}"),
                 }
+                self.take_greeting(id);
                 self.vacate(id);
+            }
+        }
+    }
+
+    /// Takes a greeting from its seat; its connection is no longer waited for here.
+    fn take_greeting(&mut self, id: u64) -> Option<Greeting> {
+        let at = *self.places.get(&id)?;
+        let seat = self.seats[at].as_mut()?;
+        if let Some(due) = seat.deadline.take() {
+            self.deadlines.remove(due.0, due.1);
+        }
+        match std::mem::replace(&mut seat.occupant, Occupant::Away) {
+            Occupant::Greeting(greeting) => {
+                if let Some(base) = &mut self.base {
+                    base.unwatch(greeting.as_fd(), id);
+                }
+                Some(*greeting)
+            }
+            other => {
+                seat.occupant = other;
+                None
             }
         }
     }
 
     /// Makes the base that the client asks for, and finds out where it is to be waited for.
     fn choose(&mut self, id: u64, opening: Box<Opening>) {
-        let base = match Base::new(&opening.config()) {
+        let base = match Base::new(&opening.config()).and_then(nested) {
             Ok(base) => base,
             Err(e) => {
                 let code = match e {
-                    crate::base::BaseError::Os(_) => Code::OutOfFds,
+                    BaseError::Os(_) => Code::OutOfFds,
                     _ => Code::NoMethod,
                 };
                 log::info!("refused {} of user {}: {e}", opening.name(), self.me.uid);
@@ -273,9 +296,6 @@ impl Worker {
                 return self.vacate(id);
             }
         };
-        if let Some(due) = self.seat(id).and_then(|s| s.deadline.take()) {
-            self.deadlines.remove(due.0, due.1);
-        }
         if is_nestable(base.method()) {
             let Some(at) = self.places.get(&id).copied() else { return };
             return self.open(at, opening, base);
@@ -369,46 +389,13 @@ impl Worker {
             }
         }
         if let Some(entries) = trace {
-            let who = session.who();
-            let trace = Traced { base: who.id, name: who.name.clone(), at: sys::monotonic_ns(), entries };
-            let (trace, followers) = (Arc::new(trace), seat.followers.clone());
-            for Follower { worker, session } in followers {
-                if worker.id == self.me.id {
-                    self.show_trace(session, &trace);
-                } else {
-                    worker.post(Mail::Trace { to: session, trace: Arc::clone(&trace) });
-                }
-            }
+            self.tell_followers(id, entries);
         }
         all
     }
 
-    fn show_trace(&mut self, to: u64, trace: &Traced) {
-        if let Some(session) = self.session(to) {
-            session.show_trace(trace.base, &trace.name, trace.at, &trace.entries);
-            self.settle(to);
-        }
-    }
-
-    fn refresh_followers(&mut self) {
-        let ids: Vec<u64> = self.places.keys().copied().collect();
-        for id in ids {
-            let shared = Arc::clone(&self.shared);
-            let Some(seat) = self.seat(id) else { continue };
-            let Occupant::Session(session) = &mut seat.occupant else { continue };
-            if session.who().role != Role::Client {
-                continue;
-            }
-            seat.followers = shared.followers(id, session.who().peer.uid);
-            session.attend(!seat.followers.is_empty());
-            self.settle(id);
-        }
-    }
-
     fn refuse_late(&mut self, id: u64) {
-        let Some(seat) = self.seat(id) else { return };
-        seat.deadline = None;
-        if let Occupant::Greeting(greeting) = std::mem::replace(&mut seat.occupant, Occupant::Away) {
+        if let Some(greeting) = self.take_greeting(id) {
             log::info!("process {} said no Hello in 10 s", greeting.peer().pid);
             greeting.refuse(Code::Protocol, "no Hello came within 10 s");
         }
@@ -440,9 +427,14 @@ impl Worker {
 
     fn vacate(&mut self, id: u64) {
         let Some(at) = self.places.remove(&id) else { return };
-        let Some(seat) = self.seats[at].take() else { return };
+        let Some(mut seat) = self.seats[at].take() else { return };
         if let Some(due) = seat.deadline {
             self.deadlines.remove(due.0, due.1);
+        }
+        if let (Some(base), Occupant::Session(session)) = (&mut self.base, &mut seat.occupant) {
+            if let Ok(fd) = session.pollable() {
+                base.unwatch(fd, id);
+            }
         }
         self.free.push(at);
         drop(seat);
@@ -453,11 +445,10 @@ impl Worker {
         self.stopping = true;
         let ids: Vec<u64> = self.places.keys().copied().collect();
         for id in ids {
-            let Some(seat) = self.seat(id) else { continue };
-            match std::mem::replace(&mut seat.occupant, Occupant::Away) {
-                Occupant::Session(session) => session.close("evd stops"),
-                Occupant::Greeting(greeting) => greeting.refuse(Code::Stopping, "evd stops"),
-                Occupant::Away => {}
+            if let Some(session) = self.session(id) {
+                session.close("evd stops");
+            } else if let Some(greeting) = self.take_greeting(id) {
+                greeting.refuse(Code::Stopping, "evd stops");
             }
             self.vacate(id);
         }
@@ -468,6 +459,14 @@ impl Seat {
     fn new(id: u64, occupant: Occupant) -> Seat {
         Seat { id, occupant, deadline: None, followers: Vec::new() }
     }
+}
+
+/// Makes the fd that a base is nested by, so that a lack of fds shows before the client is welcomed.
+fn nested(mut base: Base) -> Result<Base, BaseError> {
+    if is_nestable(base.method()) {
+        base.pollable().map_err(BaseError::Os)?;
+    }
+    Ok(base)
 }
 
 /// Whether a base of this method is itself one pollable fd.

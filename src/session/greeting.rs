@@ -15,14 +15,14 @@ pub struct Greeting {
     channel: Channel,
     peer: Peer,
     since: u64,
+    heard: Option<Heard>,
 }
 
-/// How far a [`Greeting`] is.
-pub enum Greeted {
-    /// The `Hello` is not complete.
-    Wait(Greeting),
-    /// It is, and it is sound: a session can be opened.
-    Open(Box<Opening>),
+/// A sound `Hello`, with its serial, and the requests that came behind it.
+struct Heard {
+    hello: Hello,
+    serial: u64,
+    early: Vec<Request<Vec<u8>>>,
 }
 
 /// A frame whose body is its own.
@@ -67,7 +67,7 @@ pub struct Opening {
 impl Greeting {
     /// Takes over a connection, which must be non-blocking. `since` is in `CLOCK_MONOTONIC` nanoseconds.
     pub fn new(socket: OwnedFd, peer: Peer, since: u64) -> Greeting {
-        Greeting { channel: Channel::new(socket), peer, since }
+        Greeting { channel: Channel::new(socket), peer, since, heard: None }
     }
 
     /// Who connected.
@@ -75,11 +75,11 @@ impl Greeting {
         self.peer
     }
 
-    /// Reads what is there.
+    /// Reads what is there. `true`: the `Hello` has come and is sound, and [`Greeting::open`] is next.
     ///
     /// # Errors
-    /// The connection ends. If what it said was wrong, it was told what would be right.
-    pub fn turn(mut self, scratch: &mut Scratch) -> Result<Greeted, Ending> {
+    /// The connection is to be dropped. If what it said was wrong, it was told what would be right.
+    pub fn turn(&mut self, scratch: &mut Scratch) -> Result<bool, Ending> {
         let (socket, input, _) = self.channel.split();
         let (fill, mut frames) = input.receive(socket, scratch)?;
         let mut all = Vec::new();
@@ -92,13 +92,13 @@ impl Greeting {
         };
         drop(frames);
         match (broken, fill) {
+            (_, Fill::FdsLost) => return Err(self.tell(0, Code::FdsLost, (0, 0), Ending::FdsLost)),
             (Some(e), _) => return Err(self.tell(0, Code::Protocol, (0, 0), Ending::Protocol(e))),
-            (None, Fill::FdsLost) => return Err(self.tell(0, Code::FdsLost, (0, 0), Ending::FdsLost)),
             (None, Fill::End) => return Err(Ending::Closed),
             (None, Fill::Data | Fill::Empty) => {}
         }
         if all.is_empty() {
-            return Ok(Greeted::Wait(self));
+            return Ok(false);
         }
         let first = all.remove(0);
         let serial = first.header.serial;
@@ -111,29 +111,26 @@ impl Greeting {
             Err(e) => return Err(self.tell(serial, Code::Protocol, (0, 0), Ending::Protocol(e))),
         };
         let (oldest, newest) = hello.versions;
-        let version = newest.min(PROTOCOL_VERSION);
-        let opening = Opening {
-            serial,
-            version,
-            channel: self.channel,
-            early: all,
-            peer: self.peer,
-            since: self.since,
-            hello,
-        };
-        if version < oldest.max(OLDEST_VERSION) {
+        if newest.min(PROTOCOL_VERSION) < oldest.max(OLDEST_VERSION) {
             let text = format!(
                 "this evd speaks the protocol versions {OLDEST_VERSION} to {PROTOCOL_VERSION}, the client {oldest} to {newest}"
             );
             let range = (u64::from(OLDEST_VERSION), u64::from(PROTOCOL_VERSION));
-            opening.refuse(Code::Version, range, &text);
-            return Err(Ending::Os(std::io::Error::other(text)));
+            return Err(self.tell(serial, Code::Version, range, Ending::Refused(text)));
         }
-        if let Err(e) = name::check(&opening.hello.name) {
-            opening.refuse(Code::BadName, (0, 0), &e.to_string());
-            return Err(Ending::Os(std::io::Error::other(e)));
+        if let Err(e) = name::check(&hello.name) {
+            return Err(self.tell(serial, Code::BadName, (0, 0), Ending::Refused(e.to_string())));
         }
-        Ok(Greeted::Open(Box::new(opening)))
+        self.heard = Some(Heard { hello, serial, early: all });
+        Ok(true)
+    }
+
+    /// What was heard; `None` before [`Greeting::turn`] said so.
+    pub fn open(self) -> Option<Opening> {
+        let Greeting { channel, peer, since, heard } = self;
+        let Heard { hello, serial, early } = heard?;
+        let version = hello.versions.1.min(PROTOCOL_VERSION);
+        Some(Opening { hello, serial, version, channel, early, peer, since })
     }
 
     /// Refuses the connection: it ends. It is told once, without waiting.

@@ -18,7 +18,7 @@ mod subscriptions;
 mod timers;
 mod watches;
 
-pub use greeting::{Greeted, Greeting, Opening};
+pub use greeting::{Greeting, Opening};
 
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
@@ -98,6 +98,8 @@ pub enum Ending {
     Protocol(FrameError),
     /// Fds were lost on the way; the client was told.
     FdsLost,
+    /// It can't have what it asked for in its `Hello`; it was told why.
+    Refused(String),
     /// The socket or the base failed.
     Os(io::Error),
 }
@@ -108,6 +110,7 @@ impl std::fmt::Display for Ending {
             Ending::Closed => f.write_str("the client closed it"),
             Ending::Protocol(e) => write!(f, "{e}"),
             Ending::FdsLost => f.write_str("fds were lost on the way: this process is short of them"),
+            Ending::Refused(why) => f.write_str(why),
             Ending::Os(e) => write!(f, "{e}"),
         }
     }
@@ -322,15 +325,14 @@ impl Session {
                 }
             };
             drop(frames);
-            if let Some(e) = broken {
-                return Err(self.refuse_stream(Ending::Protocol(e)));
-            }
-            match fill {
-                Fill::End => return Err(Ending::Closed),
-                Fill::FdsLost => return Err(self.refuse_stream(Ending::FdsLost)),
+            match (fill, broken) {
+                // First: a frame that misses its fds is not the client's mistake then.
+                (Fill::FdsLost, _) => return Err(self.refuse_stream(Ending::FdsLost)),
+                (_, Some(e)) => return Err(self.refuse_stream(Ending::Protocol(e))),
+                (Fill::End, None) => return Err(Ending::Closed),
                 // A message with many fds ends a receive, and more of them are likely behind it. Else the next wait tells.
-                Fill::Data if batch && self.channel.output.len() <= MAX_REPLIES => {}
-                Fill::Data | Fill::Empty => break,
+                (Fill::Data, None) if batch && self.channel.output.len() <= MAX_REPLIES => {}
+                (Fill::Data | Fill::Empty, None) => break,
             }
         }
         Ok(())
@@ -346,8 +348,8 @@ impl Session {
         why
     }
 
-    /// Says goodbye: nothing follows.
-    pub fn close(mut self, reason: &str) {
+    /// Says goodbye, without waiting: the session is to be dropped.
+    pub fn close(&mut self, reason: &str) {
         let _ = self.channel.output.push(0, &Closing { reason: reason.to_owned() });
         let _ = self.channel.flush();
     }

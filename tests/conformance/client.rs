@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The number that the case has opened: it keeps it open for as long as the watch is there.
 #[derive(Clone, Copy)]
@@ -51,6 +51,23 @@ impl ClientLoop {
             deadline,
             woken: Arc::default(),
             next: 0,
+        }
+    }
+}
+
+impl ClientLoop {
+    /// As `poll_outside`, for a base that a message of evd may wake in vain: what counts is that something is active then.
+    pub fn poll_outside_for_something(&mut self, ms: u64) -> bool {
+        let deadline = Instant::now() + Duration::from_millis(ms);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.poll_outside(left.as_millis() as u64) {
+                return false;
+            }
+            self.base.loop_(LoopFlags::ONCE | LoopFlags::NONBLOCK).unwrap();
+            if !self.log.borrow().is_empty() {
+                return true;
+            }
         }
     }
 }
@@ -150,6 +167,9 @@ impl Loop for ClientLoop {
     }
 
     fn wait(&mut self, ms: u64) -> Vec<Fired> {
+        if !self.log.borrow().is_empty() {
+            return std::mem::take(&mut *self.log.borrow_mut());
+        }
         self.deadline.add(Some(Duration::from_millis(ms))).unwrap();
         self.base.loop_(LoopFlags::ONCE).unwrap();
         self.deadline.del().unwrap();

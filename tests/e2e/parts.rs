@@ -20,13 +20,13 @@ pub const READ: What = What::READ.union(What::PERSIST);
 
 /// The process ends with the thread that starts it, however that ends.
 pub fn dies_with_us(c: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and takes numbers.
-    unsafe {
-        c.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        })
-    }
+    let die = || {
+        // SAFETY: prctl takes numbers here.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+    unsafe { c.pre_exec(die) }
 }
 
 pub fn evd() -> Evd {

@@ -83,7 +83,11 @@ impl Evd {
             assert_eq!(child.try_wait().unwrap(), None, "evd ended");
             sys::connect(&dir.socket()).is_ok()
         });
-        Evd { child, dir }
+        let evd = Evd { child, dir };
+        // A session that came after that connection: when its worker has ended, so has all that this began.
+        drop(evd.client("first"));
+        eventually("its workers have ended", || evd.threads() == 1);
+        evd
     }
 
     pub fn path(&self) -> PathBuf {
@@ -230,7 +234,14 @@ impl Raw {
     }
 
     pub fn raw(&mut self, bytes: &[u8], fds: &[RawFd]) {
-        assert_eq!(sys::send(self.channel.as_fd(), bytes, fds).unwrap(), bytes.len());
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match sys::send(self.channel.as_fd(), bytes, fds) {
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => drop(self.poll(What::WRITE)),
+                sent => break assert_eq!(sent.unwrap(), bytes.len()),
+            }
+            assert!(Instant::now() < until, "evd does not read");
+        }
     }
 
     fn poll(&self, what: What) -> bool {
@@ -267,6 +278,12 @@ impl Raw {
 
     pub fn next(&mut self) -> Got {
         self.next_or_end().expect("evd closed")
+    }
+
+    /// The next frame, which must be in the socket already.
+    pub fn next_in_socket(&mut self) -> Got {
+        assert!(!self.got.is_empty() || self.poll(What::READ), "nothing is in the socket");
+        self.next()
     }
 
     /// The next frame that answers `serial`; notices are passed over.
