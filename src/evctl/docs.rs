@@ -13,10 +13,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Programs besides evctl whose pages belong to it, with their section of the manual.
-///
-/// evd's own goes here, as soon as its arguments are there: `vec![(crate::server::args::Args::command(), "8")]`.
 fn others() -> Vec<(clap::Command, &'static str)> {
-    Vec::new()
+    vec![(crate::server::args::Args::command(), "8")]
 }
 
 /// `evctl completions`.

@@ -10,7 +10,7 @@
 
 mod accept;
 mod access;
-mod args;
+pub mod args;
 mod builder;
 mod deadlines;
 mod error;
