@@ -20,8 +20,10 @@ mod numbers;
 #[allow(dead_code)]
 mod os;
 #[path = "e2e/parts.rs"]
+#[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod parts;
 #[path = "e2e/role.rs"]
+#[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod role;
 #[path = "server/wire.rs"]
 #[allow(dead_code)]

@@ -19,11 +19,8 @@ const ARGUMENTS: char = '\n';
 
 type Role = fn(socket: &Path, args: &[&str]);
 
-const ROLES: &[(&str, Role)] = &[
-    ("crowd", crowd::fifty_clients),
-    ("churn", dying::churn),
-    ("peer", dying::peer),
-];
+const ROLES: &[(&str, Role)] =
+    &[("crowd", crowd::fifty_clients), ("churn", dying::churn), ("peer", dying::peer)];
 
 #[test]
 #[ignore = "a part that other tests start in a process of its own"]
