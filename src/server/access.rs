@@ -46,11 +46,16 @@ impl Access {
     }
 }
 
-/// Reads a list of numbers, as an environment variable has them.
-pub(super) fn numbers(list: &str) -> Result<Vec<u32>, Error> {
+/// Reads a list of numbers or names, as an environment variable has them.
+pub(super) fn ids(list: &str, kind: &str, by_name: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, Error> {
     let parts = list.split(',').map(str::trim).filter(|p| !p.is_empty());
     parts
-        .map(|p| p.parse().map_err(|_| Error::Usage(format!("{p:?} is not a user's or group's number"))))
+        .map(|p| {
+            let known = p.parse().ok().or_else(|| by_name(p));
+            known.ok_or_else(|| {
+                Error::Usage(format!("{p:?} is neither a number nor a {kind} of this machine"))
+            })
+        })
         .collect()
 }
 
@@ -77,7 +82,8 @@ mod tests {
         assert_eq!(mode(&[], &[3]), (0o660, Some(3)));
         assert_eq!(mode(&[1], &[3]), (0o666, None));
         assert_eq!(mode(&[], &[3, 4]), (0o666, None));
-        assert_eq!(numbers("1, 2,").unwrap(), [1, 2]);
-        assert!(numbers("bin").is_err());
+        assert_eq!(ids("1, root,", "user", sys::user_id).unwrap(), [1, 0]);
+        let text = ids("5,no such", "group", sys::group_id).unwrap_err().to_string();
+        assert!(text.contains("\"no such\" is neither a number nor a group"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! The command line of evd, and each argument's environment variable.
 
-use super::access::numbers;
+use super::access::ids;
 use super::builder::Daemon;
 use super::error::Error;
 use super::log;
@@ -33,10 +33,10 @@ pub struct Args {
     /// A socket that the service manager passes goes before this.
     #[arg(long, value_name = "PATH", env = "EVD_SOCKET")]
     pub socket: Option<OsString>,
-    /// A user who may connect, by number, beside evd's own and root; may be repeated
+    /// A user who may connect, by number or name, beside evd's own and root; may be repeated
     #[arg(long, value_name = "UID", env = "EVD_ALLOW_UID", value_delimiter = ',')]
     pub allow_uid: Vec<String>,
-    /// A group whose members may connect, by number; may be repeated
+    /// A group whose members may connect, by number or name; may be repeated
     #[arg(long, value_name = "GID", env = "EVD_ALLOW_GID", value_delimiter = ',')]
     pub allow_gid: Vec<String>,
     /// Threads that serve one user, at most
@@ -69,10 +69,10 @@ pub fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Error> {
     let mut builder = Daemon::builder().workers_per_uid(usize::from(args.workers_per_uid));
-    for uid in numbers(&args.allow_uid.join(","))? {
+    for uid in ids(&args.allow_uid.join(","), "user", evd_proto::sys::user_id)? {
         builder = builder.allow_uid(uid);
     }
-    for gid in numbers(&args.allow_gid.join(","))? {
+    for gid in ids(&args.allow_gid.join(","), "group", evd_proto::sys::group_id)? {
         builder = builder.allow_gid(gid);
     }
     // An empty variable counts as unset, as for clients.

@@ -1,5 +1,6 @@
 //! The Unix systems. Everything takes borrowed fds and returns owned ones.
 
+mod accounts;
 mod clock;
 mod file;
 mod fork;
@@ -9,6 +10,7 @@ mod signals;
 mod socket;
 mod wake;
 
+pub use accounts::{group_id, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
     FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, pipe,
