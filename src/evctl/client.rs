@@ -189,11 +189,12 @@ impl Client {
     /// The next frame. Without a deadline it also looks at stdout.
     fn next(&mut self, deadline: Option<Instant>) -> Result<Incoming, Error> {
         loop {
+            // A goodbye stays where it is: whoever asks after it is told the same.
+            if let Some(frame) = self.inbox.front().filter(|f| f.header.kind == Kind::Closing) {
+                let Closing { reason } = frame.read()?;
+                return Err(Error::NotRunning(format!("evd is stopping: {}", printable(&reason))));
+            }
             if let Some(frame) = self.inbox.pop_front() {
-                if frame.header.kind == Kind::Closing {
-                    let Closing { reason } = frame.read()?;
-                    return Err(Error::NotRunning(format!("evd is stopping: {}", printable(&reason))));
-                }
                 return Ok(frame);
             }
             if self.ended {

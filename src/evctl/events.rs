@@ -13,6 +13,7 @@ use evd_proto::reply::{Code, EventsPage, Place, WatchInfo};
 use evd_proto::request::{Events, Selector};
 use evd_proto::sys::{FileKind, signal_name};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 
 /// `evctl events`.
@@ -25,9 +26,7 @@ pub(super) fn show(target: &Target, base: Option<Selector>, json: bool, paint: P
         Some(base) => vec![ask(&mut client, base)?],
         None => all(&mut client)?,
     };
-    let is_socket = |w: &WatchInfo| w.kind == Some(FileKind::Socket);
-    let any = bases.iter().any(|b| b.watches.iter().any(is_socket));
-    let sockets = if any { Sockets::load() } else { Sockets::default() };
+    let sockets = sockets(&bases);
     if json {
         let all: Vec<Value> = bases.iter().map(|b| base_as_json(b, &sockets)).collect();
         return write_json(&json!({ "schema_version": SCHEMA_VERSION, "bases": all }));
@@ -38,6 +37,23 @@ pub(super) fn show(target: &Target, base: Option<Selector>, json: bool, paint: P
     let mut out = BufWriter::new(io::stdout().lock());
     table.write(&mut out, paint)?;
     Ok(out.flush()?)
+}
+
+/// What the watches of a base are, by id.
+///
+/// # Errors
+/// As [`Client::call`].
+pub(super) fn files(client: &mut Client, base: Selector) -> Result<HashMap<u32, String>, Error> {
+    let page = ask(client, base)?;
+    let sockets = sockets(std::slice::from_ref(&page));
+    Ok(page.watches.iter().map(|w| (w.id, describe(w, &sockets))).collect())
+}
+
+/// The machine's sockets, if one of them is watched.
+fn sockets(bases: &[EventsPage]) -> Sockets {
+    let is_socket = |w: &WatchInfo| w.kind == Some(FileKind::Socket);
+    let any = bases.iter().any(|b| b.watches.iter().any(is_socket));
+    if any { Sockets::load() } else { Sockets::default() }
 }
 
 /// Asks for all pages of one base and puts them together.

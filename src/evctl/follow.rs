@@ -1,18 +1,23 @@
 //! `evctl events --follow`: activations as they happen, a line each, as strace does it for system calls.
 //!
-//! `TIME BASE NAME SOURCE ID READY COUNT LABEL`, columns as in every listing but not padded, as nobody knows what comes. evd stamps with its monotonic
+//! `TIME BASE NAME SOURCE ID READY COUNT LABEL WHAT`, columns as in every listing but not padded, as nobody knows what comes. evd stamps with its monotonic
 //! clock; the wall-clock time is counted back from now. Each line goes out at once (stdout is line-buffered by Rust's own rule). It ends with evd,
 //! with the reader of stdout, or with Ctrl-C, for which the signal's ordinary action is right.
+//!
+//! What happened does not say what file it happened to, so that it stays small. A base's watches are asked for when one of them shows up, and again after
+//! a second: a number that is used again for another file may be shown as the older one for that long.
 
 use super::client::{Client, Target};
 use super::error::Error;
-use super::table::word;
+use super::events;
+use super::table::{whole, word};
 use super::text::printable;
 use evd_proto::notice::{Trace, TraceEntry, TraceSource};
 use evd_proto::reply::Done;
 use evd_proto::request::{Follow, Selector};
 use evd_proto::sys::{local_time, monotonic_ns, signal_name};
 use serde_json::json;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,11 +30,14 @@ pub(super) fn follow(target: &Target, base: Option<Selector>, json: bool) -> Res
     let ahead = ahead(client.welcome().now);
     let Done {} = client.call(&Follow { base })?;
     let mut out = io::stdout().lock();
+    let mut files = Files::default();
     loop {
         let trace: Trace = client.notice()?;
         let at = wall_clock(trace.at, ahead);
         for entry in &trace.entries {
-            let line = if json { json_line(&trace, entry, at) } else { line(&trace, entry, at) };
+            let what = what(&mut files, &mut client, &trace, entry);
+            let line =
+                if json { json_line(&trace, entry, at, &what) } else { line(&trace, entry, at, &what) };
             writeln!(out, "{line}")?;
         }
         if trace.lost > 0 {
@@ -41,9 +49,52 @@ pub(super) fn follow(target: &Target, base: Option<Selector>, json: bool) -> Res
                         json!({ "time_ns": at, "base": base, "name": name, "source": "lost", "count": lost });
                     writeln!(out, "{value}")?;
                 }
-                false => writeln!(out, "{} {base} {} lost - - {lost} -", clock(at), word(name))?,
+                false => writeln!(out, "{} {base} {} lost - - {lost} - -", clock(at), word(name))?,
             }
         }
+    }
+}
+
+/// How long what is known of a base's files is good for, in nanoseconds.
+const GOOD_FOR: u64 = 1_000_000_000;
+/// The same for what is not known: a watch may be new.
+const UNKNOWN_FOR: u64 = 50_000_000;
+
+/// What the watches of bases are.
+#[derive(Debug, Default)]
+struct Files(HashMap<u64, Known>);
+
+/// The files of one base by the ids of their watches, and when they were asked for.
+#[derive(Debug)]
+struct Known {
+    at: u64,
+    files: HashMap<u32, String>,
+}
+
+impl Files {
+    /// What a watch is; empty if evd can't say. That evd has ended is not said here: what it had told before is still to be shown.
+    fn describe(&mut self, client: &mut Client, base: u64, id: u32) -> String {
+        let now = monotonic_ns();
+        let age = |k: &Known| now.saturating_sub(k.at);
+        let old = |k: &Known| age(k) >= GOOD_FOR;
+        let lacks = |k: &Known| !k.files.contains_key(&id) && age(k) >= UNKNOWN_FOR;
+        if self.0.get(&base).is_none_or(|k| old(k) || lacks(k)) {
+            // Also what ended: else bases that come and go would be kept for ever.
+            self.0.retain(|_, known| !old(known));
+            let files = events::files(client, Selector::Id(base)).unwrap_or_default();
+            self.0.insert(base, Known { at: monotonic_ns(), files });
+        }
+        self.0.get(&base).and_then(|known| known.files.get(&id)).cloned().unwrap_or_default()
+    }
+}
+
+/// What it happened to: a file, the name of an event, a signal.
+fn what(files: &mut Files, client: &mut Client, t: &Trace, e: &TraceEntry) -> String {
+    match e.source {
+        TraceSource::Parked | TraceSource::Local => files.describe(client, t.base, e.id),
+        TraceSource::Timer => String::new(),
+        TraceSource::Name => printable(&e.label),
+        TraceSource::Signal => signal_name(i32::try_from(e.id).unwrap_or(0)),
     }
 }
 
@@ -67,14 +118,13 @@ fn clock(at: u64) -> String {
     format!("{:02}:{:02}:{:02}.{:06}", t.hour, t.minute, t.second, at / 1000 % 1_000_000)
 }
 
-fn line(t: &Trace, e: &TraceEntry, at: u64) -> String {
-    let label = label(e);
-    let label = if label.trim().is_empty() { "-" } else { label.trim() };
-    let (name, ready) = (word(&t.name), e.ready);
-    format!("{} {} {name} {} {} {ready} {} {label}", clock(at), t.base, source(e), e.id, e.count)
+fn line(t: &Trace, e: &TraceEntry, at: u64, what: &str) -> String {
+    let (clock, name, label, what) = (clock(at), word(&t.name), word(label(e)), whole(what));
+    let (base, id, ready, count) = (t.base, e.id, e.ready, e.count);
+    format!("{clock} {base} {name} {} {id} {ready} {count} {label} {what}", source(e))
 }
 
-fn json_line(t: &Trace, e: &TraceEntry, at: u64) -> String {
+fn json_line(t: &Trace, e: &TraceEntry, at: u64, what: &str) -> String {
     let value = json!({
         "time_ns": at,
         "base": t.base,
@@ -83,16 +133,17 @@ fn json_line(t: &Trace, e: &TraceEntry, at: u64) -> String {
         "id": e.id,
         "ready": e.ready.iter_names().map(|(n, _)| n).collect::<Vec<_>>(),
         "count": e.count,
-        "label": label(e),
+        "label": printable(label(e)),
+        "what": what,
     });
     value.to_string()
 }
 
-/// The label of a watch, the name of an event or of a signal.
-fn label(e: &TraceEntry) -> String {
+/// What the client called it.
+fn label(e: &TraceEntry) -> &str {
     match e.source {
-        TraceSource::Signal => signal_name(i32::try_from(e.id).unwrap_or(0)),
-        _ => printable(&e.label),
+        TraceSource::Name | TraceSource::Signal => "",
+        _ => e.label.trim(),
     }
 }
 

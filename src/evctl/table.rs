@@ -64,7 +64,7 @@ pub(super) fn word(text: &str) -> String {
 }
 
 /// A field that may hold blanks.
-fn whole(text: &str) -> String {
+pub(super) fn whole(text: &str) -> String {
     let text = printable(text);
     if text.trim().is_empty() { "-".to_owned() } else { text.trim().to_owned() }
 }

@@ -261,25 +261,54 @@ fn trace() -> Trace {
     }
 }
 
+/// The base that is followed: a pipe, an eventfd, a watch of which nothing is known.
+fn followed() -> EventsPage {
+    let watch = |id, kind, ino| WatchInfo {
+        id,
+        interest: What::READ,
+        place: Place::Parked,
+        kind,
+        ino,
+        count: 1,
+        last: 0,
+        label: String::new(),
+    };
+    EventsPage {
+        base: 7,
+        name: "web".to_owned(),
+        watches: vec![watch(3, Some(FileKind::Pipe), 77), watch(4, None, 0)],
+        timers: Vec::new(),
+        names: Vec::new(),
+        signals: Vec::new(),
+        next: None,
+    }
+}
+
 #[test]
 fn follow_prints_a_line_for_each_activation_until_evd_ends() {
-    let fake = Fake::start(|peer, frame| {
-        assert_eq!(frame.read::<Follow>().unwrap().base, Some(Selector::Name("web".to_owned())));
-        // One before the answer: what is followed may become active at once.
-        peer.notice(&trace());
-        peer.reply(&Done {});
-        peer.notice(&Closing { reason: "stopped\x1b[2J".to_owned() })
+    let fake = Fake::start(|peer, frame| match frame.header.kind {
+        Kind::Follow => {
+            assert_eq!(frame.read::<Follow>().unwrap().base, Some(Selector::Name("web".to_owned())));
+            // One before the answer: what is followed may become active at once.
+            peer.notice(&trace());
+            peer.reply(&Done {})
+        }
+        _ => {
+            assert_eq!(frame.read::<Events>().unwrap().base, Selector::Id(7));
+            peer.reply(&followed());
+            peer.notice(&Closing { reason: "stopped\x1b[2J".to_owned() })
+        }
     });
     let (code, out, err) = run(&fake.path, &["events", "--base", "web", "--follow"]);
     assert_eq!((code, err.as_str()), (3, "evctl: evd is stopping: stopped?[2J\n"));
     let lines: Vec<(&str, &str)> = out.lines().map(|l| l.split_once(' ').unwrap()).collect();
     let expected = [
-        "7 web parked 3 READ|CLOSED 1 conn 5",
-        "7 web local 4 READ 9 -",
-        "7 web timer 5 TIMEOUT 1 -",
-        "7 web name 0 - 2 reload",
-        "7 web signal 10 SIGNAL 1 USR1",
-        "7 web lost - - 6 -",
+        "7 web parked 3 READ|CLOSED 1 conn_5 pipe [77]",
+        "7 web local 4 READ 9 - -",
+        "7 web timer 5 TIMEOUT 1 - -",
+        "7 web name 0 - 2 - reload",
+        "7 web signal 10 SIGNAL 1 - USR1",
+        "7 web lost - - 6 - -",
     ];
     assert_eq!(lines.iter().map(|l| l.1).collect::<Vec<_>>(), expected);
     for (time, _) in lines {
@@ -290,10 +319,13 @@ fn follow_prints_a_line_for_each_activation_until_evd_ends() {
 
 #[test]
 fn follow_as_json_is_an_object_a_line() {
-    let fake = Fake::start(|peer, _| {
-        peer.reply(&Done {});
-        peer.notice(&trace());
-        Next::Close
+    // It ends while it is asked what the watches are: what it had told is shown all the same.
+    let fake = Fake::start(|peer, frame| match frame.header.kind {
+        Kind::Follow => {
+            peer.reply(&Done {});
+            peer.notice(&trace())
+        }
+        _ => Next::Close,
     });
     let (code, out, err) = run(&fake.path, &["events", "--follow", "--json"]);
     assert_eq!(code, 3);
@@ -301,7 +333,8 @@ fn follow_as_json_is_an_object_a_line() {
     let lines: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(lines.len(), 6);
     assert_eq!(lines[0]["ready"], serde_json::json!(["READ", "CLOSED"]));
-    assert_eq!((&lines[3]["label"], &lines[3]["count"]), (&"reload".into(), &2.into()));
+    assert_eq!((&lines[0]["label"], &lines[0]["what"]), (&"conn 5".into(), &"".into()));
+    assert_eq!((&lines[3]["what"], &lines[3]["count"]), (&"reload".into(), &2.into()));
     assert_eq!((&lines[5]["source"], &lines[5]["count"]), (&"lost".into(), &6.into()));
     assert!(lines.iter().all(|l| l["time_ns"].as_u64().unwrap() > 1_600_000_000 * S));
 }
@@ -309,9 +342,12 @@ fn follow_as_json_is_an_object_a_line() {
 #[test]
 fn follow_gives_each_line_at_once_and_ends_with_its_reader() {
     // This evd says nothing more and keeps the connection: only the reader can end it.
-    let fake = Fake::start(|peer, _| {
-        peer.reply(&Done {});
-        peer.notice(&trace())
+    let fake = Fake::start(|peer, frame| match frame.header.kind {
+        Kind::Follow => {
+            peer.reply(&Done {});
+            peer.notice(&trace())
+        }
+        _ => peer.refuse(Code::Unknown, "that base has ended"),
     });
     let mut child = evctl(&fake.path, &["events", "--follow"])
         .stdout(Stdio::piped())
