@@ -502,6 +502,8 @@ impl EventBase {
         if self.core.pollable.get().is_none() {
             let mut state = self.core.state.borrow_mut();
             let fd = sys::duplicate(state.base.pollable()?)?;
+            // So that a lack of fds shows here, and not when there is a time to wait for.
+            state.base.arm_pollable(Some(0))?;
             state.nested = true;
             if !state.flow.running {
                 state.arm_nested();

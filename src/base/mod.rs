@@ -109,7 +109,9 @@ pub struct Base {
     taken: Vec<SignalSet>,
     /// Nearly always empty.
     muted: Vec<Muted>,
-    /// Once `pollable` was asked for.
+    /// Whether `pollable` was asked for.
+    nested: bool,
+    /// Once the pollable fd was armed.
     alarm: Option<Alarm>,
     armed: Option<u64>,
 }
@@ -138,6 +140,7 @@ impl Base {
             signals: None,
             taken: Vec::new(),
             muted: Vec::new(),
+            nested: false,
             alarm: None,
             armed: None,
         };
@@ -376,28 +379,36 @@ impl Base {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENOSPC` with the first call.
     pub fn pollable(&mut self) -> io::Result<BorrowedFd<'_>> {
-        if self.alarm.is_none() {
+        if !self.nested {
             self.backend.make_pollable()?;
-            let alarm = Alarm::new()?;
-            self.backend.watch(alarm.as_fd(), ALARM, READ, Entry::New).map_err(as_fault)?;
-            self.alarm = Some(alarm);
+            self.nested = true;
         }
         self.backend.pollable().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     /// Makes the pollable fd readable from `deadline` on: usually [`Base::next_deadline`], before going to sleep in the outer loop. `Some(0)` or a time that has
     /// passed: at once; `None`: not because of a timer. A system call only if it differs from the last one. Nothing happens before the first
-    /// [`Base::pollable`]. A wait that sees the deadline passed disarms it.
+    /// [`Base::pollable`]. A wait that sees the deadline passed disarms it. The first one that has a deadline costs an fd.
     ///
     /// # Errors
-    /// None that the kernel documents.
+    /// `EMFILE`, `ENFILE`, `ENOMEM` with the first deadline; after it none that the kernel documents.
     pub fn arm_pollable(&mut self, deadline: Option<u64>) -> io::Result<()> {
-        let Some(alarm) = &self.alarm else { return Ok(()) };
+        if !self.nested {
+            return Ok(());
+        }
         let real = match self.clock {
             Clock::Monotonic => deadline,
             Clock::Manual(_) => deadline.filter(|d| *d <= self.read_clock()).map(|_| 0),
         };
-        if self.armed != real {
+        if self.armed == real {
+            return Ok(());
+        }
+        if self.alarm.is_none() {
+            let alarm = Alarm::new()?;
+            self.backend.watch(alarm.as_fd(), ALARM, READ, Entry::New).map_err(as_fault)?;
+            self.alarm = Some(alarm);
+        }
+        if let Some(alarm) = &self.alarm {
             alarm.set(real)?;
             self.armed = real;
         }
