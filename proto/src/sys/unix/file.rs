@@ -294,7 +294,7 @@ mod tests {
     fn kinds_are_told_apart() {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
         assert_eq!(identify(a.as_fd()).unwrap().kind, FileKind::Socket);
-        let (r, w) = std::io::pipe().unwrap();
+        let (r, w) = pipe().unwrap();
         let (r, w) = (identify(r.as_fd()).unwrap(), identify(w.as_fd()).unwrap());
         assert_eq!((r.kind, r.ino), (FileKind::Pipe, w.ino));
         assert_ne!(r, w, "the ends of a pipe differ by access mode");
