@@ -180,16 +180,18 @@ impl State {
         let mut scratch = Scratch::new();
         loop {
             let ended = line.receive(&mut scratch, &mut incoming);
-            for came in incoming.drain(..) {
-                match came {
-                    Incoming::Welcome(welcome) => {
-                        self.link_up(line, welcome);
-                        return Ok(());
-                    }
-                    Incoming::Reply(_, Reply::Refused(r)) => return Err(r.into()),
-                    _ => {}
+            let mut rest = incoming.drain(..);
+            match rest.next() {
+                Some(Incoming::Welcome(welcome)) => {
+                    self.link_up(line, welcome);
+                    // What came right behind it.
+                    self.take_incoming(rest, &mut Vec::new());
+                    return Ok(());
                 }
+                Some(Incoming::Reply(_, Reply::Refused(r))) => return Err(r.into()),
+                _ => {}
             }
+            drop(rest);
             ended.map_err(|_| Error::Lost)?;
             line.wait(deadline)?;
         }
@@ -345,7 +347,7 @@ impl State {
         // What evd had sent is valid: read it to its end first.
         let mut incoming = Vec::new();
         let mut scratch = self.link.scratch.take().unwrap_or_default();
-        let _ = up.line.receive(&mut scratch, &mut incoming);
+        let _ = up.line.drain(&mut scratch, &mut incoming);
         self.link.scratch = Some(scratch);
         for came in incoming {
             if let Incoming::Active(active) = came {
@@ -402,6 +404,25 @@ impl State {
             _ => Ok(()),
         };
         self.link.scratch = Some(scratch);
+        self.take_incoming(incoming, &mut replies);
+        if let Err(ended) = ended {
+            match &self.link.phase {
+                Phase::Up(_) => self.lose(ended.to_string()),
+                Phase::Greeting(line, _) => {
+                    self.base.unwatch(line.as_fd(), LINK_TOKEN);
+                    self.connect_later();
+                }
+                _ => {}
+            }
+        }
+        replies
+    }
+
+    fn take_incoming(
+        &mut self,
+        incoming: impl IntoIterator<Item = Incoming>,
+        replies: &mut Vec<(u64, Reply)>,
+    ) {
         for came in incoming {
             match came {
                 Incoming::Active(active) => self.take_active(&active),
@@ -418,20 +439,9 @@ impl State {
                         self.link_up(line, welcome);
                     }
                 }
-                Incoming::Reply(serial, reply) => self.take_reply(serial, reply, &mut replies),
+                Incoming::Reply(serial, reply) => self.take_reply(serial, reply, replies),
             }
         }
-        if let Err(ended) = ended {
-            match &self.link.phase {
-                Phase::Up(_) => self.lose(ended.to_string()),
-                Phase::Greeting(line, _) => {
-                    self.base.unwatch(line.as_fd(), LINK_TOKEN);
-                    self.connect_later();
-                }
-                _ => {}
-            }
-        }
-        replies
     }
 
     fn take_reply(&mut self, serial: u64, reply: Reply, replies: &mut Vec<(u64, Reply)>) {

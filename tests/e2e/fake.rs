@@ -2,6 +2,7 @@
 
 use crate::wire::PATIENCE;
 use evd_proto::frame::encode;
+use evd_proto::notice::Closing;
 use evd_proto::reply::{Code, Limits, Refused, Welcome};
 use evd_proto::{PROTOCOL_VERSION, sys};
 use std::io::{Read, Write};
@@ -27,6 +28,8 @@ pub enum Manner {
     Garbage,
     /// A Welcome of a process that nobody can see, and then nothing any more.
     Deaf,
+    /// A Welcome and a goodbye with one send. The connection stays.
+    Brief,
 }
 
 /// One that listens until it is dropped; its connections end with it.
@@ -98,10 +101,14 @@ fn answer(stream: &mut UnixStream, manner: Manner) -> bool {
         Manner::WrongVersion => encode(&mut bytes, 1, 0, &refused(Code::Version, 7, 9, "too old")).unwrap(),
         Manner::Garbage => bytes = vec![0xff; 100],
         Manner::Deaf => encode(&mut bytes, 1, 0, &welcome()).unwrap(),
+        Manner::Brief => {
+            encode(&mut bytes, 1, 0, &welcome()).unwrap();
+            encode(&mut bytes, 0, 0, &Closing { reason: "enough".to_owned() }).unwrap();
+        }
         Manner::Silent | Manner::Closes => {}
     }
     let _ = stream.write_all(&bytes);
-    matches!(manner, Manner::Silent | Manner::Deaf)
+    matches!(manner, Manner::Silent | Manner::Deaf | Manner::Brief)
 }
 
 fn welcome() -> Welcome {

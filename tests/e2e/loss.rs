@@ -318,3 +318,11 @@ fn a_base_is_made_beside_an_evd_that_is_no_good() {
         kill(&mut good);
     }
 }
+
+#[test]
+fn what_evd_says_together_with_its_welcome_is_heard() {
+    let d = dir();
+    let _brief = Fake::at(&d.socket(), Manner::Brief);
+    let base = EventBase::builder().socket(d.socket()).name("test").connect().build().unwrap();
+    assert_eq!(why_away(&base), "evd ended: enough");
+}
