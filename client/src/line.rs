@@ -33,6 +33,14 @@ pub(crate) enum Reply {
     Holds(Holds),
 }
 
+/// Whether there is more to be received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum More {
+    No,
+    Unlikely,
+    Likely,
+}
+
 /// Why a line ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
@@ -147,44 +155,57 @@ impl Line {
         Ok(all)
     }
 
-    /// Reads all that is there.
+    /// Reads what is there. What comes just then, or stands behind fds, is for the next time: the line's watch is level-triggered.
     ///
     /// # Errors
     /// How the line ended; what came before is in `into`.
     pub fn receive(&mut self, scratch: &mut Scratch, into: &mut Vec<Incoming>) -> Result<(), Ended> {
-        loop {
-            let (socket, input, _) = self.channel.split();
-            let (fill, mut frames) = match input.receive(socket, scratch) {
-                Ok(got) => got,
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(Ended::Closed),
-                Err(e) => return Err(Ended::Os(e)),
+        while self.receive_once(scratch, into)? == More::Likely {}
+        Ok(())
+    }
+
+    /// Reads to the end: all that evd has sent before it went, or until it has nothing more to say for now.
+    ///
+    /// # Errors
+    /// As [`Line::receive`].
+    pub fn drain(&mut self, scratch: &mut Scratch, into: &mut Vec<Incoming>) -> Result<(), Ended> {
+        while self.receive_once(scratch, into)? != More::No {}
+        Ok(())
+    }
+
+    fn receive_once(&mut self, scratch: &mut Scratch, into: &mut Vec<Incoming>) -> Result<More, Ended> {
+        let (socket, input, _) = self.channel.split();
+        let (fill, mut frames) = match input.receive(socket, scratch) {
+            Ok(got) => got,
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(Ended::Closed),
+            Err(e) => return Err(Ended::Os(e)),
+        };
+        while let Some(mut frame) = frames.next().map_err(Ended::Protocol)? {
+            let serial = frame.header.serial;
+            let incoming = match frame.header.kind {
+                Kind::Welcome => frame.read().map(Incoming::Welcome),
+                Kind::Active => frame.read().map(Incoming::Active),
+                Kind::Attend => frame.read().map(|a: Attend| Incoming::Attend(a.on)),
+                Kind::Closing => frame.read().map(|c: Closing| Incoming::Closing(c.reason)),
+                Kind::Done => frame.read().map(|_: Done| Incoming::Reply(serial, Reply::Done)),
+                Kind::Refused => frame.read().map(|r| Incoming::Reply(serial, Reply::Refused(r))),
+                Kind::Triggered => frame.read().map(|r| Incoming::Reply(serial, Reply::Triggered(r))),
+                Kind::Holds => frame.read().map(|r| Incoming::Reply(serial, Reply::Holds(r))),
+                Kind::Took => match (frame.fds.pop(), frame.read()) {
+                    (Some(fd), Ok(took)) => Ok(Incoming::Reply(serial, Reply::Took(took, fd))),
+                    (None, Ok(_)) => Err(FrameError::FdCount { claimed: 0, came: 0 }),
+                    (_, Err(e)) => Err(e),
+                },
+                other => Err(FrameError::OutOfPlace(other)),
             };
-            while let Some(mut frame) = frames.next().map_err(Ended::Protocol)? {
-                let serial = frame.header.serial;
-                let incoming = match frame.header.kind {
-                    Kind::Welcome => frame.read().map(Incoming::Welcome),
-                    Kind::Active => frame.read().map(Incoming::Active),
-                    Kind::Attend => frame.read().map(|a: Attend| Incoming::Attend(a.on)),
-                    Kind::Closing => frame.read().map(|c: Closing| Incoming::Closing(c.reason)),
-                    Kind::Done => frame.read().map(|_: Done| Incoming::Reply(serial, Reply::Done)),
-                    Kind::Refused => frame.read().map(|r| Incoming::Reply(serial, Reply::Refused(r))),
-                    Kind::Triggered => frame.read().map(|r| Incoming::Reply(serial, Reply::Triggered(r))),
-                    Kind::Holds => frame.read().map(|r| Incoming::Reply(serial, Reply::Holds(r))),
-                    Kind::Took => match (frame.fds.pop(), frame.read()) {
-                        (Some(fd), Ok(took)) => Ok(Incoming::Reply(serial, Reply::Took(took, fd))),
-                        (None, Ok(_)) => Err(FrameError::FdCount { claimed: 0, came: 0 }),
-                        (_, Err(e)) => Err(e),
-                    },
-                    other => Err(FrameError::OutOfPlace(other)),
-                };
-                into.push(incoming.map_err(Ended::Protocol)?);
-            }
-            match fill {
-                Fill::Data => {}
-                Fill::Empty => return Ok(()),
-                Fill::End => return Err(Ended::Closed),
-                Fill::FdsLost => return Err(Ended::FdsLost),
-            }
+            into.push(incoming.map_err(Ended::Protocol)?);
+        }
+        match fill {
+            Fill::Data if frames.is_full() => Ok(More::Likely),
+            Fill::Data => Ok(More::Unlikely),
+            Fill::Empty => Ok(More::No),
+            Fill::End => Err(Ended::Closed),
+            Fill::FdsLost => Err(Ended::FdsLost),
         }
     }
 

@@ -121,6 +121,12 @@ impl Input {
 }
 
 impl<'a> Frames<'a> {
+    /// Whether the receive filled its buffer, so that more is likely to be there. If not, the socket was empty then, or fds ended the receive: a
+    /// level-triggered wait tells.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// The next whole frame; `None`: there is none left.
     ///
     /// # Errors
