@@ -125,7 +125,8 @@ impl Loop for BaseLoop {
 
     fn poll_outside(&mut self, ms: u64) -> bool {
         self.base.pollable().unwrap();
-        self.base.arm_pollable(self.base.next_deadline()).unwrap();
+        let deadline = self.base.next_deadline();
+        self.base.arm_pollable(deadline).unwrap();
         let fd = self.base.pollable().unwrap().as_raw_fd();
         let mut fds = [sys::PollFd::new(fd, What::READ)];
         sys::poll(&mut fds, Some(Duration::from_millis(ms))).unwrap() == 1

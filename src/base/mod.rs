@@ -227,12 +227,12 @@ impl Base {
     }
 
     /// The earliest deadline, those of muted watches included.
-    pub fn next_deadline(&self) -> Option<u64> {
+    pub fn next_deadline(&mut self) -> Option<u64> {
         self.timers.next()
     }
 
     /// How long it is to [`Base::next_deadline`] by a fresh look at the clock; zero if it is due.
-    pub fn until_next_timer(&self) -> Option<Duration> {
+    pub fn until_next_timer(&mut self) -> Option<Duration> {
         let next = self.timers.next()?;
         Some(Duration::from_nanos(next.saturating_sub(self.read_clock())))
     }

@@ -55,7 +55,8 @@ impl Acceptor {
         self.service.ready();
         let mut acts = Vec::new();
         while !self.shared.is_stopping() {
-            if let Err(e) = self.base.wait(self.base.until_next_timer(), &mut acts) {
+            let timeout = self.base.until_next_timer();
+            if let Err(e) = self.base.wait(timeout, &mut acts) {
                 *lock(failed) = Some(e);
                 break;
             }

@@ -264,7 +264,7 @@ impl Session {
     }
 
     /// When the session must be turned at the latest, in `CLOCK_MONOTONIC` nanoseconds.
-    pub fn next_deadline(&self) -> Option<u64> {
+    pub fn next_deadline(&mut self) -> Option<u64> {
         self.state.base.next_deadline()
     }
 
