@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod base;
+mod builder;
 mod error;
 mod event;
 mod events;
@@ -39,7 +40,8 @@ mod queues;
 mod state;
 mod turn;
 
-pub use base::{Builder, EventBase, Triggered};
+pub use base::{EventBase, Triggered};
+pub use builder::Builder;
 pub use error::Error;
 pub use evd::backend::Features;
 pub use evd_proto::What;
