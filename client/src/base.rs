@@ -152,6 +152,23 @@ impl EventBase {
         self.core.state.borrow().queues.priorities()
     }
 
+    /// Declares a timeout that many events will have: libevent's `event_base_init_common_timeout`. From then on adding any number of events with exactly
+    /// this timeout costs the same, a few nanoseconds. There is no magic value to be passed: the duration itself is recognised.
+    ///
+    /// # Errors
+    /// `OutOfRange`: the base has 256 of them already, as libevent's limit is; such events are ordinary ones.
+    pub fn common_timeout(&self, timeout: Duration) -> Result<(), Error> {
+        let mut state = self.core.state.borrow_mut();
+        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        if state.common.iter().any(|(known, _)| *known == nanos) {
+            return Ok(());
+        }
+        let common = state.base.common_timeout(nanos);
+        let common = common.ok_or(Error::OutOfRange("a base has at most 256 common timeouts"))?;
+        state.common.push((nanos, common));
+        Ok(())
+    }
+
     /// A way to this base from any thread.
     pub fn handle(&self) -> Handle {
         Handle { shared: Arc::clone(&self.core.shared) }

@@ -164,6 +164,7 @@ impl Builder {
             queues: Queues::new(self.priorities),
             inserted: 0,
             timed: 0,
+            common: Vec::new(),
             outs: Vec::new(),
             always: Vec::new(),
             flow: Flow { current: NIL, ..Flow::default() },

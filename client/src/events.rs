@@ -4,6 +4,7 @@
 
 use crate::Error;
 use crate::state::{Call, NIL, Slot, Source, State};
+use evd::base::TimerId;
 use evd_proto::What;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl State {
         }
         if let Some(timeout) = timeout {
             let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-            let deadline = self.time().saturating_add(nanos);
+            let now = self.time();
             let slot = self.slot_mut(id);
             if slot.what.contains(What::PERSIST) {
                 slot.interval = nanos;
@@ -67,7 +68,7 @@ impl State {
             if slot.active && slot.res.contains(What::TIMEOUT) {
                 self.deactivate(id);
             }
-            self.set_timer(id, deadline);
+            self.start_timer(id, now, nanos);
         }
         Ok(())
     }
@@ -133,13 +134,29 @@ impl State {
         what & asked
     }
 
-    pub fn set_timer(&mut self, id: u32, deadline: u64) {
+    fn set_timer(&mut self, id: u32, deadline: u64) {
         let slot = &mut self.events[id as usize];
-        if slot.timer.is_none() {
+        slot.deadline = deadline;
+        let timer = self.base.set_timer(slot.timer, deadline, crate::turn::timer_token(id));
+        self.timer_is_set(id, timer);
+    }
+
+    /// Sets its timer to `nanos` after `now`, as one of many if that is a common timeout.
+    fn start_timer(&mut self, id: u32, now: u64, nanos: u64) {
+        let deadline = now.saturating_add(nanos);
+        let Some((_, common)) = self.common.iter().find(|(interval, _)| *interval == nanos) else {
+            return self.set_timer(id, deadline);
+        };
+        let slot = &mut self.events[id as usize];
+        slot.deadline = deadline;
+        let timer = self.base.set_common_timer(slot.timer, *common, now, crate::turn::timer_token(id));
+        self.timer_is_set(id, timer);
+    }
+
+    fn timer_is_set(&mut self, id: u32, timer: TimerId) {
+        if self.events[id as usize].timer.replace(timer).is_none() {
             self.timed += 1;
         }
-        slot.deadline = deadline;
-        slot.timer = Some(self.base.set_timer(slot.timer, deadline, crate::turn::timer_token(id)));
         self.mark_timer(id);
     }
 
@@ -189,9 +206,12 @@ impl State {
             let slot = self.slot(id);
             let (interval, was_due) = (slot.interval, slot.deadline);
             // Due by its timeout: the next one counts from when it was due; by anything else: from now. Missed ones are not made up for.
-            let next = if res.contains(What::TIMEOUT) { was_due.saturating_add(interval) } else { 0 };
-            let next = if next <= now { now.saturating_add(interval) } else { next };
-            self.set_timer(id, next);
+            let next = was_due.saturating_add(interval);
+            if res.contains(What::TIMEOUT) && next >= now {
+                self.set_timer(id, next);
+            } else {
+                self.start_timer(id, now, interval);
+            }
         }
         self.slot_mut(id).count += 1;
         (res, calls)

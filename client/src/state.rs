@@ -7,7 +7,7 @@ use crate::Error;
 use crate::link::Link;
 use crate::park::Park;
 use crate::queues::Queues;
-use evd::base::{Activation, Base, TimerId, Waker};
+use evd::base::{Activation, Base, Common, TimerId, Waker};
 use evd_proto::What;
 use evd_proto::sys::{Generation, PollFd, generation};
 use slab::Slab;
@@ -169,6 +169,8 @@ pub(crate) struct State {
     /// Events that are inserted, and that have a timeout: the loop ends when neither is left.
     pub inserted: usize,
     pub timed: usize,
+    /// Common timeouts, in nanoseconds.
+    pub common: Vec<(u64, Common)>,
     pub outs: Vec<u32>,
     pub always: Vec<u32>,
     pub flow: Flow,

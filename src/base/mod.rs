@@ -88,6 +88,10 @@ impl Mailbox {
     }
 }
 
+/// A common timeout of one base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Common(u8);
+
 /// A watch that was reported in vain.
 #[derive(Debug)]
 struct Muted {
@@ -219,6 +223,26 @@ impl Base {
     pub fn set_timer(&mut self, timer: Option<TimerId>, deadline: u64, token: u64) -> TimerId {
         debug_assert_eq!(token & OWN, 0, "the top bit is the base's own");
         self.timers.set(timer, deadline, token)
+    }
+
+    /// Declares a time that many timers are set to; from then on timers set to it cost the same however many there are. `None`: there are 256 already, and
+    /// such timers are ordinary ones.
+    ///
+    /// Source: libevent, `event_base_init_common_timeout`.
+    pub fn common_timeout(&mut self, interval: u64) -> Option<Common> {
+        self.timers.common(interval).map(Common)
+    }
+
+    /// As [`Base::set_timer`] to a common timeout after `now` (ns of the base's clock).
+    pub fn set_common_timer(
+        &mut self,
+        timer: Option<TimerId>,
+        common: Common,
+        now: u64,
+        token: u64,
+    ) -> TimerId {
+        debug_assert_eq!(token & OWN, 0, "the top bit is the base's own");
+        self.timers.set_common(timer, common.0, now, token)
     }
 
     /// Cancels a timer; a dead id that has not come back is harmless.

@@ -9,9 +9,13 @@
 //! The top is put right when somebody asks for it, so the next deadline is always exact, and many cancels between two waits cost one look. Equal deadlines go in the order in which they were set: each setting takes
 //! the next number of a sequence, which also names entries. 40 bytes a timer, at most half as much again for dead entries and room to grow.
 //!
+//! Timeouts of one length that many timers share (libevent's common timeouts) have a queue: what is set later is due later, so an entry goes to the back and
+//! comes out at the front. What does not fit that order goes into the heap. Entries of queues are lazy in the same ways; a moved one goes into the heap.
+//!
 //! Room goes back when a quarter or less is in use. A slot stays where it is for as long as its timer lives, so one timer in a high slot keeps the slots
 //! below it; the lowest free ones are the first to be used again after each give-back.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 /// A timer that is set. Its number may be used again as soon as it has expired or was cancelled.
@@ -52,6 +56,13 @@ struct Slot {
     entry: u32,
 }
 
+/// The timers of one common timeout.
+#[derive(Debug)]
+struct Queue {
+    interval: u64,
+    entries: VecDeque<Entry>,
+}
+
 /// Never a number of the sequence, and never a slot.
 const NONE: u32 = u32::MAX;
 const FEWEST: usize = 64;
@@ -61,6 +72,7 @@ const ARITY: usize = 4;
 #[derive(Debug)]
 pub(super) struct Timers {
     heap: Vec<Entry>,
+    queues: Vec<Queue>,
     slots: Vec<Slot>,
     live: usize,
     free: u32,
@@ -69,7 +81,7 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new() -> Timers {
-        Timers { heap: Vec::new(), slots: Vec::new(), live: 0, free: NONE, seq: 0 }
+        Timers { heap: Vec::new(), queues: Vec::new(), slots: Vec::new(), live: 0, free: NONE, seq: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,8 +90,51 @@ impl Timers {
 
     /// The first deadline.
     pub(super) fn next(&mut self) -> Option<u64> {
+        self.first().map(|(_, first)| first.deadline)
+    }
+
+    /// The first entry, and where it is: in the heap, or in a queue.
+    fn first(&mut self) -> Option<(Option<usize>, Entry)> {
+        // Queues first: what has moved goes from there into the heap.
+        for queue in 0..self.queues.len() {
+            self.put_front_right(queue);
+        }
         self.put_top_right();
-        self.heap.first().map(|e| e.deadline)
+        let heads = self.queues.iter().enumerate().filter_map(|(i, q)| Some((Some(i), *q.entries.front()?)));
+        heads.chain(self.heap.first().map(|top| (None, *top))).min_by_key(|(_, e)| e.key())
+    }
+
+    /// Makes a queue for timers that are set to `interval` from when they are set; or finds it. `None`: there are 256 already.
+    pub(super) fn common(&mut self, interval: u64) -> Option<u8> {
+        let known = self.queues.iter().position(|q| q.interval == interval);
+        let at = known.unwrap_or(self.queues.len());
+        let number = u8::try_from(at).ok()?;
+        if known.is_none() {
+            self.queues.push(Queue { interval, entries: VecDeque::new() });
+        }
+        Some(number)
+    }
+
+    /// As [`Timers::set`] to the queue's time after `now`.
+    pub(super) fn set_common(&mut self, timer: Option<TimerId>, queue: u8, now: u64, token: u64) -> TimerId {
+        let Some(Queue { interval, entries }) = self.queues.get(usize::from(queue)) else {
+            return self.set(timer, now, token);
+        };
+        let deadline = now.saturating_add(*interval);
+        let in_order = entries.back().is_none_or(|last| last.deadline <= deadline);
+        // One that is set stays where it is until it gets to the front.
+        if !in_order || timer.is_some_and(|t| self.is_set(t)) {
+            return self.set(timer, deadline, token);
+        }
+        let seq = self.next_seq();
+        let slot = self.take_slot(Slot { token, deadline, seq, entry: seq });
+        self.live += 1;
+        let entries = &mut self.queues[usize::from(queue)].entries;
+        if entries.len() == entries.capacity() {
+            entries.reserve_exact((entries.len() / 4).max(FEWEST));
+        }
+        entries.push_back(Entry { deadline, seq, slot });
+        TimerId::new(slot)
     }
 
     /// Whether `timer` is set now.
@@ -116,15 +171,33 @@ impl Timers {
 
     /// Takes the first timer if it is due at `now`: its token and its deadline.
     pub(super) fn pop_due(&mut self, now: u64) -> Option<(u64, u64)> {
-        self.put_top_right();
-        let first = *self.heap.first()?;
+        let (queue, first) = self.first()?;
         if first.deadline > now {
             return None;
         }
         let token = self.slots[first.slot as usize].token;
         self.release(first.slot);
+        if let Some(queue) = queue {
+            self.queues[queue].entries.pop_front();
+        }
         self.sweep();
         Some((token, first.deadline))
+    }
+
+    /// As [`Timers::put_top_right`] for the front of a queue.
+    fn put_front_right(&mut self, queue: usize) {
+        while let Some(&front) = self.queues[queue].entries.front() {
+            let slot = &mut self.slots[front.slot as usize];
+            if slot.entry == front.seq {
+                if slot.seq == front.seq {
+                    break;
+                }
+                slot.entry = slot.seq;
+                let entry = Entry { deadline: slot.deadline, seq: slot.seq, slot: front.slot };
+                self.push(entry);
+            }
+            self.queues[queue].entries.pop_front();
+        }
     }
 
     /// Takes dead entries out at the top, and puts those where they belong whose timers have moved, until the top says the truth.
@@ -217,13 +290,16 @@ impl Timers {
     fn next_seq(&mut self) -> u32 {
         if self.seq >= NONE - 1 {
             self.put_all_right();
-            self.heap.sort_unstable_by_key(Entry::key);
-            for (seq, entry) in (0..).zip(&mut self.heap) {
+            let queued = self.queues.iter_mut().flat_map(|q| q.entries.iter_mut());
+            let mut all: Vec<&mut Entry> = self.heap.iter_mut().chain(queued).collect();
+            all.sort_unstable_by_key(|e| e.key());
+            for (seq, entry) in (0..).zip(all) {
                 entry.seq = seq;
                 let slot = &mut self.slots[entry.slot as usize];
                 (slot.seq, slot.entry) = (seq, seq);
             }
-            self.seq = self.heap.len() as u32;
+            self.make_heap();
+            self.seq = self.live as u32;
         }
         self.seq += 1;
         self.seq - 1
@@ -232,6 +308,18 @@ impl Timers {
     /// Drops the dead entries and gives the others their timers' own keys. The heap is not one after this.
     fn put_all_right(&mut self) {
         let slots = &mut self.slots;
+        let moved = &mut self.heap;
+        for queue in &mut self.queues {
+            queue.entries.retain(|entry| {
+                let slot = &mut slots[entry.slot as usize];
+                if slot.entry == entry.seq && slot.seq != entry.seq {
+                    slot.entry = slot.seq;
+                    moved.push(Entry { deadline: slot.deadline, seq: slot.seq, slot: entry.slot });
+                    return false;
+                }
+                slot.entry == entry.seq
+            });
+        }
         self.heap.retain_mut(|entry| {
             let slot = &mut slots[entry.slot as usize];
             let alive = slot.entry == entry.seq;
@@ -243,23 +331,41 @@ impl Timers {
         });
     }
 
+    fn make_heap(&mut self) {
+        for at in (0..self.heap.len().div_ceil(ARITY)).rev() {
+            self.sink(at, self.heap[at]);
+        }
+    }
+
+    fn entries(&self) -> usize {
+        self.heap.len() + self.queues.iter().map(|q| q.entries.len()).sum::<usize>()
+    }
+
     /// Sweeps out dead entries when they are many, and gives back room that is not needed.
     fn sweep(&mut self) {
-        if self.heap.len() - self.live > self.live / 2 + FEWEST {
+        if self.entries() - self.live > self.live / 2 + FEWEST {
             self.put_all_right();
-            for at in (0..self.heap.len().div_ceil(ARITY)).rev() {
-                self.sink(at, self.heap[at]);
-            }
+            self.make_heap();
         }
         if self.live == 0 {
             self.heap.clear();
+            self.queues.iter_mut().for_each(|q| q.entries.clear());
             self.slots.clear();
             self.slots.shrink_to(FEWEST);
             self.free = NONE;
         }
-        if self.heap.capacity() > FEWEST && self.heap.len() <= self.heap.capacity() / 4 {
+        // Once for each time that something shrinks, so its cost is shared by many cancels.
+        let mut shrunk = shrinks(self.heap.len(), self.heap.capacity());
+        if shrunk {
             self.heap.shrink_to((self.heap.len() * 2).max(FEWEST));
-            // Once for each time that the heap shrinks, so its cost is shared by many cancels.
+        }
+        for queue in &mut self.queues {
+            if shrinks(queue.entries.len(), queue.entries.capacity()) {
+                queue.entries.shrink_to((queue.entries.len() * 2).max(FEWEST));
+                shrunk = true;
+            }
+        }
+        if shrunk {
             self.give_back_slots();
         }
     }
@@ -271,9 +377,8 @@ impl Timers {
         // Dead entries may still speak of the slots that are gone.
         let most = self.slots.len();
         self.heap.retain(|e| (e.slot as usize) < most);
-        for at in (0..self.heap.len().div_ceil(ARITY)).rev() {
-            self.sink(at, self.heap[at]);
-        }
+        self.make_heap();
+        self.queues.iter_mut().for_each(|q| q.entries.retain(|e| (e.slot as usize) < most));
         self.slots.shrink_to((most + most / 4).max(FEWEST));
         self.free = NONE;
         for slot in (0..most).rev() {
@@ -286,8 +391,14 @@ impl Timers {
 
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        self.heap.capacity() * size_of::<Entry>() + self.slots.capacity() * size_of::<Slot>()
+        let queued: usize = self.queues.iter().map(|q| q.entries.capacity()).sum();
+        (self.heap.capacity() + queued) * size_of::<Entry>() + self.slots.capacity() * size_of::<Slot>()
     }
+}
+
+/// Whether so little of a room is in use that some of it goes back.
+fn shrinks(len: usize, capacity: usize) -> bool {
+    capacity > FEWEST && len <= capacity / 4
 }
 
 /// Room for one more, a quarter as much again when full: doubling would cost up to twice what is in use.
@@ -312,6 +423,8 @@ mod tests {
         let (mut timers, mut model, mut ids) = (Timers::new(), BTreeMap::new(), BTreeMap::new());
         // The sequence wraps twice on the way.
         timers.seq = NONE - 40_000;
+        let (short, long) = (timers.common(20).unwrap(), timers.common(90).unwrap());
+        assert_eq!((timers.common(20), timers.common(90)), (Some(short), Some(long)));
         let (mut x, mut order) = (0x9e37_79b9_7f4a_7c15u64, 0u64);
         let mut random = move |below: u64| {
             x ^= x << 13;
@@ -324,7 +437,22 @@ mod tests {
             // Few different deadlines, so that most have company.
             let deadline = random(500);
             let any = ids.keys().nth(random(20) as usize).copied();
-            match (random(8), any) {
+            // Mostly, but not always, later than the one before.
+            let at = token % 400 + random(8);
+            match (random(12), any) {
+                (8 | 9, _) => {
+                    let id = timers.set_common(None, if token % 2 == 0 { short } else { long }, at, token);
+                    let deadline = at + if token % 2 == 0 { 20 } else { 90 };
+                    ids.insert(token, (id, deadline, order));
+                    model.insert((deadline, order), token);
+                }
+                (10, Some(old)) => {
+                    let (id, was, first) = ids[&old];
+                    assert_eq!(timers.set_common(Some(id), long, at, old), id);
+                    assert_eq!(model.remove(&(was, first)), Some(old));
+                    model.insert((at + 90, order), old);
+                    ids.insert(old, (id, at + 90, order));
+                }
                 (0..4, _) | (_, None) => {
                     let id = timers.set(None, deadline, token);
                     assert!(ids.insert(token, (id, deadline, order)).is_none());
@@ -343,7 +471,7 @@ mod tests {
                     assert_eq!(model.remove(&(was, at)), Some(old));
                 }
                 _ => {
-                    let now = random(100);
+                    let now = random(200);
                     while let Some((token, deadline)) = timers.pop_due(now) {
                         let ((first, _), expected) = model.pop_first().unwrap();
                         assert_eq!((token, deadline), (expected, first));
