@@ -102,7 +102,12 @@ pub fn until(base: &EventBase, what: &str, mut fact: impl FnMut() -> bool) {
     });
     let limit = Instant::now() + PATIENCE;
     while !fact() {
-        assert!(Instant::now() < limit, "not in {PATIENCE:?}: {what}; {:?}", base.link());
+        assert!(
+            Instant::now() < limit,
+            "not in {PATIENCE:?}: {what}; {:?}, {:?}",
+            base.link(),
+            base.watches()
+        );
         base.loop_(LoopFlags::ONCE | LoopFlags::NO_EXIT_ON_EMPTY).unwrap();
     }
     drop(stop);
