@@ -5,7 +5,7 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying};
+use crate::{crowd, dying, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -19,8 +19,12 @@ const ARGUMENTS: char = '\n';
 
 type Role = fn(socket: &Path, args: &[&str]);
 
-const ROLES: &[(&str, Role)] =
-    &[("crowd", crowd::fifty_clients), ("churn", dying::churn), ("peer", dying::peer)];
+const ROLES: &[(&str, Role)] = &[
+    ("crowd", crowd::fifty_clients),
+    ("churn", dying::churn),
+    ("peer", dying::peer),
+    ("frozen", stalls::frozen),
+];
 
 #[test]
 #[ignore = "a part that other tests start in a process of its own"]
