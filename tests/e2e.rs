@@ -10,6 +10,8 @@ mod crowd;
 mod dying;
 #[path = "e2e/fake.rs"]
 mod fake;
+#[path = "e2e/forks.rs"]
+mod forks;
 #[path = "e2e/kills.rs"]
 mod kills;
 #[path = "e2e/loss.rs"]

@@ -5,7 +5,7 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying, stalls};
+use crate::{crowd, dying, forks, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -24,6 +24,10 @@ const ROLES: &[(&str, Role)] = &[
     ("churn", dying::churn),
     ("peer", dying::peer),
     ("frozen", stalls::frozen),
+    ("forks", forks::forks),
+    ("counted", forks::counted),
+    ("inside", forks::inside),
+    ("starts", forks::starts),
 ];
 
 #[test]
