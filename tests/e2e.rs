@@ -12,6 +12,8 @@ mod dying;
 mod fake;
 #[path = "e2e/forks.rs"]
 mod forks;
+#[path = "e2e/holds.rs"]
+mod holds;
 #[path = "e2e/kills.rs"]
 mod kills;
 #[path = "e2e/loss.rs"]

@@ -5,9 +5,10 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying, forks, stalls};
+use crate::{crowd, dying, forks, holds, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -28,6 +29,8 @@ const ROLES: &[(&str, Role)] = &[
     ("counted", forks::counted),
     ("inside", forks::inside),
     ("starts", forks::starts),
+    ("heir", holds::heir),
+    ("stranger", holds::stranger),
 ];
 
 #[test]
@@ -76,7 +79,8 @@ impl Process {
     ) -> Process {
         let mut words = vec![name, socket.to_str().unwrap()];
         words.extend(args);
-        let mut c = Command::new(std::env::current_exe().unwrap());
+        // By this name another user can start it as well, wherever it lies.
+        let mut c = Command::new("/proc/self/exe");
         c.args(["--exact", "role::role", "--ignored", "--nocapture", "--test-threads=1"]);
         c.env(ROLE, words.join(&ARGUMENTS.to_string()));
         change(&mut c);
@@ -91,6 +95,13 @@ impl Process {
             }
         });
         Process { input: child.stdin.take(), child, lines }
+    }
+
+    /// A role of another user: only root can start one.
+    pub fn start_as(uid: u32, name: &str, socket: &Path) -> Process {
+        Process::start_with(name, socket, &[], |c| {
+            c.uid(uid).gid(uid).current_dir("/");
+        })
     }
 
     pub fn pid(&self) -> i32 {
