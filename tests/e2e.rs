@@ -10,6 +10,10 @@ mod crowd;
 mod dying;
 #[path = "e2e/fake.rs"]
 mod fake;
+#[path = "e2e/forks.rs"]
+mod forks;
+#[path = "e2e/holds.rs"]
+mod holds;
 #[path = "e2e/kills.rs"]
 mod kills;
 #[path = "e2e/loss.rs"]
@@ -25,6 +29,10 @@ mod parts;
 #[path = "e2e/role.rs"]
 #[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod role;
+#[path = "e2e/stalls.rs"]
+mod stalls;
+#[path = "e2e/watches.rs"]
+mod watches;
 #[path = "server/wire.rs"]
 #[allow(dead_code)]
 mod wire;

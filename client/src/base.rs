@@ -84,7 +84,7 @@ impl EventBase {
     /// Runs until nothing is pending, or it is told to stop: libevent's `event_base_dispatch`.
     ///
     /// # Errors
-    /// `Reentrant`, `Forked`, `Os` if the method fails.
+    /// `Reentrant`, `Os` if the method fails, `Forked`: also in the child of a fork in a callback, when that returns.
     pub fn dispatch(&self) -> Result<Looped, Error> {
         self.loop_(LoopFlags::empty())
     }

@@ -198,7 +198,7 @@ impl Builder {
         state.link.news.clear();
         let core = Core {
             state: RefCell::new(state),
-            shared: Arc::new(Shared { mail: Mutex::new(Vec::new()), waker }),
+            shared: Arc::new(Shared { generation: generation(), mail: Mutex::new(Vec::new()), waker }),
             generation: generation(),
             handles: Cell::new(0),
             detached: RefCell::new(HashMap::new()),

@@ -3,9 +3,10 @@
 use crate::state::{Mail, Shared};
 use crate::{EventBase, EventKey};
 use evd_proto::What;
+use evd_proto::sys::generation;
 use std::sync::Arc;
 
-/// A way to a base from any thread. It wakes the loop and asks; the loop's own thread does.
+/// A way to a base from any thread. It wakes the loop and asks; the loop's own thread does. In the child of a fork it does nothing.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
@@ -13,6 +14,10 @@ pub struct Handle {
 
 impl Handle {
     fn send(&self, mail: Mail) {
+        // In the child of a fork what wakes the loop is the parent's.
+        if self.shared.generation != generation() {
+            return;
+        }
         // The lock is gone before the wake-up, so that the woken thread finds it free.
         self.shared.mail().push(mail);
         self.shared.waker.wake();

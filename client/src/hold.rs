@@ -4,7 +4,7 @@ use crate::Error;
 use crate::line::{Line, Reply};
 use crate::state::State;
 use evd_proto::name;
-use evd_proto::reply::HoldInfo;
+use evd_proto::reply::{Code, HoldInfo, Refused};
 use evd_proto::request::{Drop, Hold, ListHolds, Take, Taken};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Held {
 pub(crate) trait HoldTarget {
     fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error>;
     fn tell(&mut self, body: &Taken) -> Result<(), Error>;
+    /// The longest attachment that evd takes, in bytes.
+    fn longest_attachment(&mut self) -> usize;
 
     fn hold(
         &mut self,
@@ -34,6 +36,13 @@ pub(crate) trait HoldTarget {
         replace: bool,
     ) -> Result<(), Error> {
         name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
+        let limit = self.longest_attachment();
+        if attachment.len() > limit {
+            // What evd would say; but far beyond the limit it would not even fit a frame.
+            let text = format!("an attachment of {} bytes, at most {limit} are kept", attachment.len());
+            let (limit, value) = (limit as u64, attachment.len() as u64);
+            return Err(Refused { code: Code::Limit, limit, value, text, ids: Vec::new() }.into());
+        }
         let ttl = match ttl {
             None => 0,
             Some(t) => u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1),
@@ -84,6 +93,10 @@ pub(crate) trait HoldTarget {
 }
 
 impl HoldTarget for State {
+    fn longest_attachment(&mut self) -> usize {
+        self.link.up().map_or(usize::MAX, |up| up.welcome.limits.attachment as usize)
+    }
+
     fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
         self.ask(send)
     }

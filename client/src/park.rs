@@ -197,8 +197,8 @@ impl State {
             let quiet_at = self.watches[w as usize].fired_at.saturating_add(linger);
             if quiet_at <= now { list.push(w) } else { next = next.min(quiet_at) }
         }
-        // Not for each watch by itself: they go in batches.
-        self.park.next_quiet_check = next.max(now + linger / 2);
+        // Not for each watch by itself: they go in batches. With none left, the next one that becomes local is looked at from then on.
+        self.park.next_quiet_check = if next == u64::MAX { 0 } else { next.max(now + linger / 2) };
     }
 
     /// Arms watches at evd. Those it does not take stay, or become, local.

@@ -124,6 +124,7 @@ pub(crate) enum Mail {
 
 /// What a base shares with its handles.
 pub(crate) struct Shared {
+    pub generation: Generation,
     pub mail: Mutex<Vec<Mail>>,
     pub waker: Waker,
 }

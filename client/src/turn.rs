@@ -209,10 +209,11 @@ struct Running<'a>(&'a Core);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        let forked = self.0.check_fork().is_err();
         let mut state = self.0.state.borrow_mut();
         let flow = &mut state.flow;
         *flow = Flow { got_exit: flow.exit, got_break: flow.stop, current: NIL, ..Flow::default() };
-        if state.nested {
+        if state.nested && !forked {
             state.arm_nested();
         }
     }
@@ -232,6 +233,8 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
     let mut callbacks = 0;
     let ended = loop {
         tell_news(core);
+        // Whatever runs may fork, and this may be the child: here, and below.
+        core.check_fork()?;
         {
             let mut state = core.state.borrow_mut();
             state.flow.again = false;
@@ -253,6 +256,7 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
         let posted = read_mail(core);
         callbacks += posted;
         tell_news(core);
+        core.check_fork()?;
         if core.state.borrow().queues.is_empty() {
             let done = flags.contains(LoopFlags::NONBLOCK) || (flags.contains(LoopFlags::ONCE) && posted > 0);
             if done && !core.state.borrow().flow.stop && !core.state.borrow().flow.exit {
@@ -262,6 +266,7 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
         }
         let ran = process_active(core);
         callbacks += ran;
+        core.check_fork()?;
         let state = core.state.borrow();
         if flags.contains(LoopFlags::ONCE) && state.queues.is_empty() && ran > 0 {
             break if state.flow.exit {
@@ -294,6 +299,9 @@ fn process_active(core: &Rc<Core>) -> u64 {
         };
         let Some(id) = next else { break };
         ran += run_event(core, id);
+        if core.check_fork().is_err() {
+            return ran;
+        }
         read_mail(core);
     }
     core.state.borrow_mut().flow.running_priority = 0;
@@ -328,8 +336,9 @@ fn run_event(core: &Rc<Core>, id: u32) -> u64 {
         {
             let mut state = core.state.borrow_mut();
             let gone = state.events.get(id as usize).is_none_or(|s| s.generation != generation);
-            // A break ends the repetition; so does a del of the event inside its own callback.
-            if state.flow.calls_left == 0 || (ran > 0 && (gone || state.flow.stop)) {
+            // A break ends the repetition; so does a del of the event inside its own callback, and a fork in the child.
+            let over = gone || state.flow.stop || core.check_fork().is_err();
+            if state.flow.calls_left == 0 || (ran > 0 && over) {
                 break;
             }
             state.flow.calls_left -= 1;
@@ -359,6 +368,9 @@ fn read_mail(core: &Rc<Core>) -> u64 {
                 posted += 1;
                 core.state.borrow_mut().callbacks += 1;
                 closure(&EventBase::from_core(core));
+                if core.check_fork().is_err() {
+                    return posted;
+                }
             }
             Mail::Activate { id, generation, what } => {
                 let mut state = core.state.borrow_mut();

@@ -111,7 +111,8 @@ fn answer(stream: &mut UnixStream, manner: Manner) -> bool {
     matches!(manner, Manner::Silent | Manner::Deaf | Manner::Brief)
 }
 
-fn welcome() -> Welcome {
+/// A Welcome of a process that nobody can see.
+pub fn welcome() -> Welcome {
     let limits = Limits { watches: 1000, timers: 1000, names: 1000, fds_per_frame: 100, attachment: 10 };
     Welcome {
         version: PROTOCOL_VERSION,

@@ -5,8 +5,10 @@ use evd_client::{Event, EventBase, LinkState, LoopFlags, What};
 use evd_proto::sys;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
+use std::fs::Permissions;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -44,6 +46,11 @@ pub fn evd_at(socket: &Path) -> Child {
         sys::connect(socket).is_ok()
     });
     child
+}
+
+/// Other users may reach its socket; whether they may connect is evd's to say.
+pub fn lets_others_in(evd: &Evd) {
+    std::fs::set_permissions(&evd.dir.0, Permissions::from_mode(0o755)).unwrap();
 }
 
 /// SIGKILL, and it is gone when this returns.
@@ -102,7 +109,12 @@ pub fn until(base: &EventBase, what: &str, mut fact: impl FnMut() -> bool) {
     });
     let limit = Instant::now() + PATIENCE;
     while !fact() {
-        assert!(Instant::now() < limit, "not in {PATIENCE:?}: {what}; {:?}", base.link());
+        assert!(
+            Instant::now() < limit,
+            "not in {PATIENCE:?}: {what}; {:?}, {:?}",
+            base.link(),
+            base.watches()
+        );
         base.loop_(LoopFlags::ONCE | LoopFlags::NO_EXIT_ON_EMPTY).unwrap();
     }
     drop(stop);

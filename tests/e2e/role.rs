@@ -5,9 +5,10 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying};
+use crate::{crowd, dying, forks, holds, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -19,8 +20,18 @@ const ARGUMENTS: char = '\n';
 
 type Role = fn(socket: &Path, args: &[&str]);
 
-const ROLES: &[(&str, Role)] =
-    &[("crowd", crowd::fifty_clients), ("churn", dying::churn), ("peer", dying::peer)];
+const ROLES: &[(&str, Role)] = &[
+    ("crowd", crowd::fifty_clients),
+    ("churn", dying::churn),
+    ("peer", dying::peer),
+    ("frozen", stalls::frozen),
+    ("forks", forks::forks),
+    ("counted", forks::counted),
+    ("inside", forks::inside),
+    ("starts", forks::starts),
+    ("heir", holds::heir),
+    ("stranger", holds::stranger),
+];
 
 #[test]
 #[ignore = "a part that other tests start in a process of its own"]
@@ -68,7 +79,8 @@ impl Process {
     ) -> Process {
         let mut words = vec![name, socket.to_str().unwrap()];
         words.extend(args);
-        let mut c = Command::new(std::env::current_exe().unwrap());
+        // By this name another user can start it as well, wherever it lies.
+        let mut c = Command::new("/proc/self/exe");
         c.args(["--exact", "role::role", "--ignored", "--nocapture", "--test-threads=1"]);
         c.env(ROLE, words.join(&ARGUMENTS.to_string()));
         change(&mut c);
@@ -83,6 +95,13 @@ impl Process {
             }
         });
         Process { input: child.stdin.take(), child, lines }
+    }
+
+    /// A role of another user: only root can start one.
+    pub fn start_as(uid: u32, name: &str, socket: &Path) -> Process {
+        Process::start_with(name, socket, &[], |c| {
+            c.uid(uid).gid(uid).current_dir("/");
+        })
     }
 
     pub fn pid(&self) -> i32 {

@@ -4,7 +4,7 @@
 //! and writes to an eventfd, in this order: the reader drains the eventfd first and the counters after, so nothing that was counted is ever
 //! without a wake-up. When the last owner of a signal leaves, what the process did with that signal before comes back, as libevent does it.
 
-use super::{Wake, cvt};
+use super::{Wake, cvt, generation};
 use signal_hook_registry::SigId;
 use std::collections::BTreeMap;
 use std::io;
@@ -77,11 +77,16 @@ impl Signals {
         }
         let mut owners = owners();
         let shared = Arc::clone(&self.shared);
+        let mine = generation();
         let before = if owners.contains_key(&signo) { None } else { Some(action(signo, None)?) };
-        // SAFETY: what runs in the handler only loads and stores atomics and writes to an eventfd, all async-signal-safe; it neither allocates nor
-        // locks nor panics. `shared` is kept alive by the registry until it is unregistered.
+        // SAFETY: what runs in the handler only loads and stores atomics (or asks for the pid) and writes to an eventfd, all async-signal-safe; it
+        // neither allocates nor locks nor panics: `generation` was asked above, so its page is there. `shared` is kept alive by the registry until it is unregistered.
         let id = unsafe {
             signal_hook_registry::register_sigaction(signo, move |info| {
+                // In the child of a fork the eventfd is the parent's.
+                if generation() != mine {
+                    return;
+                }
                 let cell = &shared.each[signo as usize];
                 cell.code.store(info.si_code, Ordering::Relaxed);
                 // From the kernel these fields hold something else (SIGCHLD's child is welcome, a fault's address is not).
