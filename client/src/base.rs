@@ -4,6 +4,7 @@ use crate::builder::Builder;
 use crate::hold::{Held, HoldTarget};
 use crate::line::Reply;
 use crate::link::LinkState;
+use crate::once::take_finalizers;
 use crate::queues::Queues;
 use crate::state::{Call, Core, Source, State};
 use crate::turn::{self, LoopFlags, Looped};
@@ -13,10 +14,10 @@ use evd_proto::What;
 use evd_proto::reply::HoldInfo;
 use evd_proto::request::Trigger;
 use evd_proto::sys;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// An event base. Cheap to clone: all clones are the same base. It belongs to its thread; other threads use a [`Handle`].
 pub struct EventBase {
@@ -76,6 +77,11 @@ impl EventBase {
         self.core.state.borrow().base.method()
     }
 
+    /// The methods of this build that the environment does not disable, best first: libevent's `event_get_supported_methods`.
+    pub fn supported_methods() -> Vec<&'static str> {
+        evd::backend::supported(false)
+    }
+
     /// The features of its method: libevent's EV_FEATURE bits.
     pub fn features(&self) -> Features {
         self.core.state.borrow().base.features()
@@ -117,6 +123,24 @@ impl EventBase {
     /// libevent's does.
     pub fn loopbreak(&self) {
         self.core.state.borrow_mut().flow.stop = true;
+    }
+
+    /// As [`EventBase::loopbreak`], and without a running loop it ends the next one before that runs anything. libevent has no such call: a break that comes just
+    /// before the loop is lost there.
+    pub fn stop(&self) {
+        let mut state = self.core.state.borrow_mut();
+        if state.flow.running {
+            state.flow.stop = true;
+        } else {
+            state.stop_next = true;
+        }
+    }
+
+    /// After the callback that runs, the loop looks for new events before it runs what else is active: libevent's `event_base_loopcontinue`. Without a running
+    /// loop it does nothing.
+    pub fn loopcontinue(&self) {
+        let flow = &mut self.core.state.borrow_mut().flow;
+        flow.again = flow.running;
     }
 
     /// Whether the last loop ended by [`EventBase::loopexit`].
@@ -169,9 +193,44 @@ impl EventBase {
         Ok(())
     }
 
+    /// Makes pending events on `fd` active as if it were ready for `what`; with TIMEOUT in `what`, those of its events that have a timeout, with TIMEOUT, and no
+    /// others. libevent's `event_base_active_by_fd`.
+    pub fn active_by_fd(&self, fd: RawFd, what: What) {
+        let mut state = self.core.state.borrow_mut();
+        state.active_by_fd(fd, what);
+        state.after_change();
+    }
+
+    /// Makes each event of a signal of this process active, as if the signal had come once: libevent's `event_base_active_by_signal`.
+    pub fn active_by_signal(&self, signo: i32) {
+        let mut state = self.core.state.borrow_mut();
+        if let Some(&first) = state.signals.get(&signo) {
+            state.activate_signal(first, 1);
+        }
+        state.after_change();
+    }
+
+    /// The time that deadlines are counted from, of the clock that never jumps: inside a loop that of its last wait, else now. Counted from an arbitrary start.
+    pub fn time(&self) -> Duration {
+        Duration::from_nanos(self.core.state.borrow_mut().time())
+    }
+
+    /// As [`EventBase::time`], on the wall clock: libevent's `event_base_gettimeofday_cached`.
+    pub fn wall_time(&self) -> SystemTime {
+        let mut state = self.core.state.borrow_mut();
+        let then = state.time();
+        let ago = state.base.look_at_clock().saturating_sub(then);
+        SystemTime::now() - Duration::from_nanos(ago)
+    }
+
+    /// Takes the time anew, for a callback that has run long: libevent's `event_base_update_cache_time`.
+    pub fn update_time(&self) {
+        self.core.state.borrow_mut().base.refresh_now();
+    }
+
     /// A way to this base from any thread.
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.core.shared) }
+        Handle { shared: Arc::clone(&self.core.shared()) }
     }
 
     /// Whether its quiet watches are at evd.
@@ -348,7 +407,10 @@ impl Drop for EventBase {
         let left = self.core.handles.get() - 1;
         self.core.handles.set(left);
         if left == 0 {
-            // Nobody can run it any more; what it owns itself would keep it alive for ever.
+            // Nobody can run it any more. What is to be finalized is, as in libevent; what it owns itself would keep it alive for ever.
+            for run in take_finalizers(&self.core) {
+                run();
+            }
             let owned = std::mem::take(&mut *self.core.detached.borrow_mut());
             drop(owned);
         }

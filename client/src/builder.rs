@@ -2,12 +2,13 @@
 
 use crate::line::Introduction;
 use crate::link::{Link, LinkState, PATIENCE};
+use crate::mailbox::Shared;
 use crate::park::Park;
 use crate::queues::Queues;
-use crate::state::{Core, Flow, NIL, Shared, State};
+use crate::state::{Core, Flow, Limits, NIL, State};
 use crate::{Error, EventBase};
 use evd::backend::Features;
-use evd::base::{Base, Config};
+use evd::base::{Base, Clock, Config};
 use evd_proto::path;
 use evd_proto::request::Role;
 use evd_proto::sys::generation;
@@ -16,7 +17,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Builder {
     linger: Duration,
     patience: Duration,
     liveness: Duration,
+    limits: Limits,
+    no_cache_time: bool,
 }
 
 impl Default for Builder {
@@ -50,6 +53,8 @@ impl Default for Builder {
             linger: Duration::from_millis(20),
             patience: PATIENCE,
             liveness: Duration::from_secs(1),
+            limits: Limits::default(),
+            no_cache_time: false,
         }
     }
 }
@@ -128,6 +133,49 @@ impl Builder {
         self
     }
 
+    /// After each callback in a queue of `min_priority` or less urgent: looks for new events again if `callbacks` have run or `interval` is over. More urgent
+    /// queues run to their end. `None`: no such limit. Without it a queue runs to its end: libevent's `event_config_set_max_dispatch_interval`.
+    pub fn max_dispatch(
+        mut self,
+        interval: Option<Duration>,
+        callbacks: Option<u64>,
+        min_priority: usize,
+    ) -> Builder {
+        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        self.limits.interval = interval.map_or(u64::MAX, nanos);
+        self.limits.callbacks = callbacks.unwrap_or(u64::MAX);
+        self.limits.min_priority = min_priority;
+        self
+    }
+
+    /// How many rounds in a row a less urgent queue that has something may be passed over for a more urgent one; then it is its turn, and of several one after
+    /// the other. Without it an event of priority 0 that is active all the time starves the rest, as in libevent.
+    pub fn fairness(mut self, rounds: u32) -> Builder {
+        self.limits.fairness = rounds;
+        self
+    }
+
+    /// Takes the time anew whenever a deadline is counted from it, instead of once for each wait: `EVENT_BASE_FLAG_NO_CACHE_TIME`.
+    pub fn no_cache_time(mut self) -> Builder {
+        self.no_cache_time = true;
+        self
+    }
+
+    /// Collects changes of watches and tells the kernel of them just before it waits, so that what is deleted and added again in one round costs no system call:
+    /// `EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST`, or `EVENT_EPOLL_USE_CHANGELIST` in the environment. For epoll; other methods need none. An fd that can't be
+    /// watched is then noticed, and logged, only with the wait.
+    pub fn changelist(mut self) -> Builder {
+        self.config.changelist = true;
+        self
+    }
+
+    /// What the base takes the time from; for tests.
+    #[doc(hidden)]
+    pub fn clock(mut self, clock: Clock) -> Builder {
+        self.config.clock = clock;
+        self
+    }
+
     /// Makes the base.
     ///
     /// # Errors
@@ -165,6 +213,20 @@ impl Builder {
             inserted: 0,
             timed: 0,
             common: Vec::new(),
+            senders: BTreeMap::new(),
+            laters: Vec::new(),
+            limits: self.limits,
+            passed_over: 0,
+            last_helped: 0,
+            stop_next: false,
+            virtuals: 0,
+            most_virtuals: 0,
+            most_active: 0,
+            most_added: 0,
+            no_cache_time: self.no_cache_time,
+            timed_callbacks: false,
+            slow_limit: u64::MAX,
+            times: Vec::new(),
             outs: Vec::new(),
             always: Vec::new(),
             flow: Flow { current: NIL, ..Flow::default() },
@@ -198,12 +260,15 @@ impl Builder {
         state.link.news.clear();
         let core = Core {
             state: RefCell::new(state),
-            shared: Arc::new(Shared { generation: generation(), mail: Mutex::new(Vec::new()), waker }),
-            generation: generation(),
+            shared: RefCell::new(Arc::new(Shared::new(waker))),
+            inbox: RefCell::default(),
+            generation: Cell::new(generation()),
             handles: Cell::new(0),
             detached: RefCell::new(HashMap::new()),
             pollable: OnceCell::new(),
             on_link: RefCell::new(None),
+            watchers: RefCell::default(),
+            on_slow: RefCell::new(None),
         };
         Ok(EventBase::from_core(&Rc::new(core)))
     }

@@ -33,6 +33,10 @@ pub enum Error {
     NotWatchable(&'static str),
     /// Flags that don't combine, or don't fit the event's kind.
     Combination(&'static str),
+    /// The event is about to be finalized.
+    Finalizing,
+    /// The event is pending or active, and must not be for this.
+    Pending,
     /// This base was made before a fork, and this is the child.
     Forked,
     /// evd went away, or did not answer in time. The base goes on locally.
@@ -68,6 +72,8 @@ impl fmt::Display for Error {
             Error::BadFd => f.write_str("the fd is not open"),
             Error::NotWatchable(why) => write!(f, "the fd can't be watched: {why}"),
             Error::Combination(what) => write!(f, "flags that don't combine: {what}"),
+            Error::Finalizing => f.write_str("the event is about to be finalized"),
+            Error::Pending => f.write_str("the event is pending or active: delete it first"),
             Error::Forked => f.write_str("this base belongs to the parent process"),
             Error::Lost => f.write_str("the connection to evd is lost"),
             Error::TimedOut => f.write_str("evd did not answer in time"),

@@ -1,10 +1,10 @@
 //! `Event`: libevent's `event_new`, `event_add`, `event_del`.
 
-use crate::state::{Call, Core, Source, Target};
+use crate::state::{Call, Core, Sender, Source, State, Target};
 use crate::{Error, EventBase};
 use evd_proto::What;
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -26,11 +26,23 @@ pub struct Event<F: 'static = NoFd> {
 type Callback<F> = dyn FnMut(&Event<F>, What);
 
 struct Inner<F: 'static, C: ?Sized> {
-    core: Rc<Core>,
-    id: u32,
-    generation: u32,
+    home: RefCell<Home>,
     source: F,
     call: RefCell<C>,
+}
+
+/// The base of an event, and its index there.
+struct Home {
+    core: Rc<Core>,
+    id: u32,
+}
+
+impl Home {
+    /// The base's state, unless this is the child of a fork.
+    fn state(&self) -> Result<RefMut<'_, State>, Error> {
+        self.core.check_fork()?;
+        Ok(self.core.state.borrow_mut())
+    }
 }
 
 impl<F: 'static, C: FnMut(&Event<F>, What) + 'static> Target for Inner<F, C> {
@@ -43,12 +55,10 @@ impl<F: 'static, C: FnMut(&Event<F>, What) + 'static> Target for Inner<F, C> {
 
 impl<F: 'static, C: ?Sized> Drop for Inner<F, C> {
     fn drop(&mut self) {
+        let home = self.home.get_mut();
         // In the child of a fork the kernel's objects are the parent's: leave them alone.
-        if self.core.check_fork().is_err() {
-            return;
-        }
-        let mut state = self.core.state.borrow_mut();
-        state.free_event(self.id);
+        let Ok(mut state) = home.state() else { return };
+        state.free_event(home.id);
         state.after_change();
     }
 }
@@ -65,9 +75,8 @@ fn new_event<F: 'static>(
         let target: Weak<dyn Target> = me.clone();
         let mut state = core.state.borrow_mut();
         let id = state.new_event(Call::User(target), waits_for, what);
-        let generation = state.slot(id).generation;
         drop(state);
-        Inner { core, id, generation, source, call: RefCell::new(callback) }
+        Inner { home: RefCell::new(Home { core, id }), source, call: RefCell::new(callback) }
     });
     Event { inner }
 }
@@ -133,7 +142,7 @@ impl Event<NoFd> {
         base.core().check_fork()?;
         evd_proto::name::check(name).map_err(|e| Error::BadName(e.to_string()))?;
         let event = new_event(base, NoFd, Source::Name, What::PERSIST, callback);
-        base.core().state.borrow_mut().named.insert(event.inner.id, name.to_owned());
+        base.core().state.borrow_mut().named.insert(event.id(), name.to_owned());
         Ok(event)
     }
 
@@ -195,12 +204,7 @@ impl<F: 'static> Event<F> {
     /// `BadFd`, `NotWatchable`, `Combination` (ET beside level on one fd), `Os`; for signals `Os` if it can't be caught. Nothing has changed then.
     /// What only evd could refuse leaves the watch local, and is no error.
     pub fn add(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        let core = &self.inner.core;
-        core.check_fork()?;
-        let mut state = core.state.borrow_mut();
-        let result = state.add(self.inner.id, timeout);
-        state.after_change();
-        result
+        self.change(|state, id| state.add(id, timeout))?
     }
 
     /// libevent's `event_del`: waits for nothing any more, and an activation that is queued is dropped. Never added is fine.
@@ -208,12 +212,7 @@ impl<F: 'static> Event<F> {
     /// # Errors
     /// `Forked`.
     pub fn del(&self) -> Result<(), Error> {
-        let core = &self.inner.core;
-        core.check_fork()?;
-        let mut state = core.state.borrow_mut();
-        state.del(self.inner.id);
-        state.after_change();
-        Ok(())
+        self.change(State::del)
     }
 
     /// libevent's `event_remove_timer`: drops the timeout and keeps the rest.
@@ -221,12 +220,7 @@ impl<F: 'static> Event<F> {
     /// # Errors
     /// `Forked`.
     pub fn remove_timer(&self) -> Result<(), Error> {
-        let core = &self.inner.core;
-        core.check_fork()?;
-        let mut state = core.state.borrow_mut();
-        state.remove_timeout(self.inner.id);
-        state.after_change();
-        Ok(())
+        self.change(State::remove_timeout)
     }
 
     /// libevent's `event_active`: makes it active with `what`, pending or not. Several calls before it runs are one.
@@ -234,25 +228,39 @@ impl<F: 'static> Event<F> {
     /// # Errors
     /// `Forked`.
     pub fn active(&self, what: What) -> Result<(), Error> {
-        let core = &self.inner.core;
-        core.check_fork()?;
-        let mut state = core.state.borrow_mut();
-        state.activate(self.inner.id, what, 1);
-        state.after_change();
-        Ok(())
+        self.active_times(what, 1)
+    }
+
+    /// As [`Event::active`], and the callback of a signal event runs `times` times, also none: the third argument of libevent's `event_active`. For a named
+    /// event [`Event::times`] says so; for others it means nothing.
+    ///
+    /// # Errors
+    /// `Forked`.
+    pub fn active_times(&self, what: What, times: u32) -> Result<(), Error> {
+        self.change(|state, id| state.activate(id, what, times))
+    }
+
+    /// Makes it active with `what` when the loop is about to wait the next time, so that what is ready by then goes first: libevent's
+    /// `event_callback_activate_later_`.
+    ///
+    /// # Errors
+    /// `Forked`.
+    pub fn active_later(&self, what: What) -> Result<(), Error> {
+        self.change(|state, id| state.activate_later(id, what))
     }
 
     /// libevent's `event_pending`: which bits of `asked` it waits for, or is active with.
     pub fn pending(&self, asked: What) -> What {
-        self.inner.core.state.borrow().pending(self.inner.id, asked)
+        self.read(|state, id| state.pending(id, asked))
     }
 
     /// Time left of its timeout, if it has one.
     pub fn time_left(&self) -> Option<Duration> {
-        let mut state = self.inner.core.state.borrow_mut();
-        let now = state.base.refresh_now();
-        let slot = state.slot(self.inner.id);
-        slot.timer.map(|_| Duration::from_nanos(slot.deadline.saturating_sub(now)))
+        self.read(|state, id| {
+            let now = state.base.refresh_now();
+            let slot = state.slot(id);
+            slot.timer.map(|_| Duration::from_nanos(slot.deadline.saturating_sub(now)))
+        })
     }
 
     /// libevent's `event_priority_set`: 0 is the most urgent. New events have the middle one.
@@ -260,46 +268,109 @@ impl<F: 'static> Event<F> {
     /// # Errors
     /// `OutOfRange`: not below the base's number of priorities, or the event is active.
     pub fn set_priority(&self, priority: usize) -> Result<(), Error> {
-        let mut state = self.inner.core.state.borrow_mut();
-        if priority >= state.queues.priorities() {
-            return Err(Error::OutOfRange("the base has fewer priorities"));
-        }
-        let slot = state.slot_mut(self.inner.id);
-        if slot.active {
-            return Err(Error::OutOfRange("the priority of an active event can't be changed"));
-        }
-        slot.priority = priority as u8;
-        Ok(())
+        self.read(|state, id| {
+            if priority >= state.queues.priorities() {
+                return Err(Error::OutOfRange("the base has fewer priorities"));
+            }
+            let slot = state.slot_mut(id);
+            if slot.active {
+                return Err(Error::OutOfRange("the priority of an active event can't be changed"));
+            }
+            slot.priority = priority as u8;
+            Ok(())
+        })
     }
 
     /// Its priority.
     pub fn priority(&self) -> usize {
-        usize::from(self.inner.core.state.borrow().slot(self.inner.id).priority)
+        self.read(|state, id| usize::from(state.slot(id).priority))
     }
 
     /// What it was made to wait for.
     pub fn what(&self) -> What {
-        self.inner.core.state.borrow().slot(self.inner.id).what
+        self.read(|state, id| state.slot(id).what)
+    }
+
+    /// Makes it wait for something else from its next [`Event::add`] on, as libevent's `event_assign` does with an event that exists.
+    ///
+    /// # Errors
+    /// `Pending`: it waits, or is active. `Combination`: bits that its kind can't have.
+    pub fn set_what(&self, what: What) -> Result<(), Error> {
+        self.read(|state, id| {
+            if !state.is_idle(id) {
+                return Err(Error::Pending);
+            }
+            let allowed = match state.slot(id).source {
+                Source::Fd(_) => What::IO | What::PERSIST | What::ET,
+                Source::Signal(_) | Source::DaemonSignal(_) => What::SIGNAL | What::PERSIST,
+                Source::Nothing | Source::Name => What::PERSIST,
+            };
+            if !allowed.contains(what) {
+                return Err(Error::Combination("bits that this kind of event can't have"));
+            }
+            let kind = state.slot(id).what & What::SIGNAL;
+            state.slot_mut(id).what = what | kind;
+            Ok(())
+        })
+    }
+
+    /// Moves it to another base of this thread, where it has the middle priority: libevent's `event_base_set`. Its label goes with it.
+    ///
+    /// # Errors
+    /// `Pending`: it waits, or is active. `Forked`. It stays where it is then.
+    pub fn move_to(&self, base: &EventBase) -> Result<(), Error> {
+        base.core().check_fork()?;
+        let mut home = self.inner.home.borrow_mut();
+        let moved = {
+            let mut state = home.state()?;
+            if !state.is_idle(home.id) {
+                return Err(Error::Pending);
+            }
+            state.move_out(home.id)
+        };
+        let id = base.core().state.borrow_mut().move_in(moved);
+        let share = home.core.detached.borrow_mut().remove(&home.id);
+        if let Some(share) = share {
+            base.core().detached.borrow_mut().insert(id, share);
+        }
+        *home = Home { core: Rc::clone(base.core()), id };
+        Ok(())
     }
 
     /// Inside its callback: how often what is being reported has happened (of named events and signals).
     pub fn times(&self) -> u32 {
-        self.inner.core.state.borrow().slot(self.inner.id).calls
+        self.read(|state, id| state.slot(id).calls)
     }
 
     /// How often it has fired.
     pub fn count(&self) -> u64 {
-        self.inner.core.state.borrow().slot(self.inner.id).count
+        self.read(|state, id| state.slot(id).count)
+    }
+
+    /// How long its callbacks ran, in all and at most, while the base timed them: see [`EventBase::on_slow`].
+    pub fn callback_times(&self) -> (Duration, Duration) {
+        let (total, longest) =
+            self.read(|state, id| state.times.get(id as usize).copied().unwrap_or_default());
+        (Duration::from_nanos(total), Duration::from_nanos(longest))
+    }
+
+    /// Of a signal event: who sent the signal the last time.
+    pub fn sender(&self) -> Option<Sender> {
+        self.read(|state, id| match state.slot(id).source {
+            Source::Signal(signo) | Source::DaemonSignal(signo) => state.senders.get(&signo).copied(),
+            _ => None,
+        })
     }
 
     /// What `evctl events` calls it: at most 64 bytes are shown.
     pub fn label(&self, text: &str) {
-        let mut state = self.inner.core.state.borrow_mut();
-        state.labels.insert(self.inner.id, text.to_owned());
-        let watch = state.slot(self.inner.id).watch;
-        if watch != crate::state::NIL {
-            state.park.label(watch);
-        }
+        self.read(|state, id| {
+            state.labels.insert(id, text.to_owned());
+            let watch = state.slot(id).watch;
+            if watch != crate::state::NIL {
+                state.park.label(watch);
+            }
+        });
     }
 
     /// The source that it owns.
@@ -309,18 +380,19 @@ impl<F: 'static> Event<F> {
 
     /// The base that it belongs to.
     pub fn base(&self) -> EventBase {
-        EventBase::from_core(&self.inner.core)
+        EventBase::from_core(&self.inner.home.borrow().core)
     }
 
     /// Names it for other threads: see [`Handle::active`](crate::Handle::active).
     pub fn key(&self) -> EventKey {
-        EventKey { id: self.inner.id, generation: self.inner.generation }
+        self.read(|state, id| EventKey { id, generation: state.slot(id).generation })
     }
 
     /// Leaves the event to its base: it lives until [`Event::free`] is called in its callback, or the base's last handle is dropped.
     pub fn detach(self) {
-        let me: Rc<dyn Any> = Rc::new(Event { inner: Rc::clone(&self.inner) });
-        self.inner.core.detached.borrow_mut().insert(self.inner.id, me);
+        let me: Rc<dyn Any> = Rc::new(self.share());
+        let home = self.inner.home.borrow();
+        home.core.detached.borrow_mut().insert(home.id, me);
     }
 
     /// Deletes the event, and gives up the base's share in it if it was detached: inside its own callback it is gone when that returns.
@@ -329,10 +401,38 @@ impl<F: 'static> Event<F> {
     /// `Forked`.
     pub fn free(&self) -> Result<(), Error> {
         self.del()?;
-        // Dropped only after the borrow has ended: the last share deletes the event.
-        let share = self.inner.core.detached.borrow_mut().remove(&self.inner.id);
+        // Dropped only after the borrows have ended: the last share deletes the event.
+        let share = {
+            let home = self.inner.home.borrow();
+            home.core.detached.borrow_mut().remove(&home.id)
+        };
         drop(share);
         Ok(())
+    }
+
+    /// The same event once more: it lives until the last share is gone.
+    pub(crate) fn share(&self) -> Event<F> {
+        Event { inner: Rc::clone(&self.inner) }
+    }
+
+    fn id(&self) -> u32 {
+        self.inner.home.borrow().id
+    }
+
+    /// Looks at its state, or changes what has no effect outside of this process.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&mut State, u32) -> T) -> T {
+        let home = self.inner.home.borrow();
+        let mut state = home.core.state.borrow_mut();
+        look(&mut state, home.id)
+    }
+
+    /// Changes it, unless this is the child of a fork.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, u32) -> T) -> Result<T, Error> {
+        let home = self.inner.home.borrow();
+        let mut state = home.state()?;
+        let result = change(&mut state, home.id);
+        state.after_change();
+        Ok(result)
     }
 }
 
@@ -344,7 +444,7 @@ impl<F: AsFd + 'static> AsFd for Event<F> {
 
 impl<F: 'static> std::fmt::Debug for Event<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Event").field("id", &self.inner.id).finish_non_exhaustive()
+        f.debug_struct("Event").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 

@@ -3,10 +3,20 @@
 //! Source: libevent's event.c (`event_add_nolock_`, `event_del_nolock_`, `event_active_nolock_`), as described in its documentation.
 
 use crate::Error;
-use crate::state::{Call, NIL, Slot, Source, State};
+use crate::state::{Call, Finalizer, NIL, Slot, Source, State};
 use evd::base::TimerId;
 use evd_proto::What;
 use std::time::Duration;
+
+/// An event between two bases.
+pub(crate) struct Moved {
+    call: Call,
+    source: Source,
+    what: What,
+    count: u64,
+    label: Option<String>,
+    name: Option<String>,
+}
 
 impl State {
     /// Makes an event that is not pending.
@@ -21,6 +31,7 @@ impl State {
             priority,
             inserted: false,
             active: false,
+            later: false,
             timer_dirty: false,
             res: What::empty(),
             calls: 0,
@@ -41,14 +52,45 @@ impl State {
     pub fn free_event(&mut self, id: u32) {
         self.del(id);
         self.events.remove(id as usize);
+        if let Some(times) = self.times.get_mut(id as usize) {
+            *times = (0, 0);
+        }
         self.labels.remove(&id);
         self.named.remove(&id);
         self.park.forget_timer(id);
     }
 
+    /// Neither pending nor active, nor about to be.
+    pub fn is_idle(&self, id: u32) -> bool {
+        let slot = self.slot(id);
+        !slot.inserted && !slot.active && !slot.later && slot.timer.is_none()
+    }
+
+    /// Takes an idle event out, to be moved to another base.
+    pub fn move_out(&mut self, id: u32) -> Moved {
+        let slot = self.slot(id);
+        let (source, what, count) = (slot.source, slot.what, slot.count);
+        let call = std::mem::replace(&mut self.slot_mut(id).call, Call::Exit);
+        let (label, name) = (self.labels.remove(&id), self.named.remove(&id));
+        self.free_event(id);
+        Moved { call, source, what, count, label, name }
+    }
+
+    /// Takes in an event of another base.
+    pub fn move_in(&mut self, moved: Moved) -> u32 {
+        let id = self.new_event(moved.call, moved.source, moved.what);
+        self.slot_mut(id).count = moved.count;
+        self.labels.extend(moved.label.map(|l| (id, l)));
+        self.named.extend(moved.name.map(|n| (id, n)));
+        id
+    }
+
     /// `event_add`. On an error nothing has changed.
     pub fn add(&mut self, id: u32, timeout: Option<Duration>) -> Result<(), Error> {
         let slot = self.slot(id);
+        if matches!(slot.call, Call::Finalizer(_)) {
+            return Err(Error::Finalizing);
+        }
         if !slot.inserted && !slot.active {
             match slot.source {
                 Source::Fd(fd) => self.insert_fd(id, fd)?,
@@ -83,6 +125,52 @@ impl State {
         if self.slot(id).active {
             self.deactivate(id);
         }
+        self.no_longer_later(id);
+    }
+
+    fn no_longer_later(&mut self, id: u32) {
+        if std::mem::take(&mut self.slot_mut(id).later) {
+            self.laters.retain(|l| *l != id);
+        }
+    }
+
+    /// Makes an event active before the next wait: libevent's ACTIVE_LATER.
+    pub fn activate_later(&mut self, id: u32, res: What) {
+        let slot = self.slot_mut(id);
+        if slot.active || slot.later {
+            slot.res |= res;
+        } else if !matches!(slot.call, Call::Finalizer(_)) {
+            (slot.later, slot.res) = (true, res);
+            self.laters.push(id);
+        }
+    }
+
+    /// The wait has come that [`State::activate_later`] meant.
+    pub fn activate_now(&mut self, id: u32) {
+        let slot = self.slot_mut(id);
+        slot.later = false;
+        let res = slot.res;
+        self.activate(id, res, 1);
+    }
+
+    /// Calls `run` at the event's priority when all that runs now is over; until then the event can't be added or made active.
+    pub fn finalize(&mut self, id: u32, run: Box<dyn FnOnce()>) {
+        let Call::User(before) = &self.slot(id).call else { return };
+        let call = Call::Finalizer(Box::new(Finalizer { before: before.clone(), run }));
+        self.del(id);
+        self.slot_mut(id).call = call;
+        self.queues.push(&mut self.events, id);
+    }
+
+    /// Gives the event back what it did before it was to be finalized, and returns what is to run.
+    pub fn take_finalizer(&mut self, id: u32) -> Option<Box<dyn FnOnce()>> {
+        let slot = self.events.get_mut(id as usize)?;
+        let Call::Finalizer(finalizer) = std::mem::replace(&mut slot.call, Call::Exit) else { return None };
+        slot.call = Call::User(finalizer.before);
+        if slot.active {
+            self.queues.remove(&mut self.events, id);
+        }
+        Some(finalizer.run)
     }
 
     /// `event_remove_timer`: the timeout goes, the rest stays.
@@ -93,6 +181,9 @@ impl State {
 
     /// `event_active`.
     pub fn activate(&mut self, id: u32, res: What, calls: u32) {
+        if matches!(self.slot(id).call, Call::Finalizer(_)) {
+            return;
+        }
         let slot = self.slot_mut(id);
         if slot.active {
             slot.res |= res;
@@ -101,10 +192,12 @@ impl State {
             }
             return;
         }
-        slot.res = res;
+        slot.res = if slot.later { slot.res | res } else { res };
         slot.calls = calls;
         let priority = usize::from(slot.priority);
+        self.no_longer_later(id);
         self.queues.push(&mut self.events, id);
+        self.note_most();
         if self.flow.current != NIL && priority < self.flow.running_priority {
             self.flow.again = true;
         }
@@ -156,6 +249,7 @@ impl State {
     fn timer_is_set(&mut self, id: u32, timer: TimerId) {
         if self.events[id as usize].timer.replace(timer).is_none() {
             self.timed += 1;
+            self.note_most();
         }
         self.mark_timer(id);
     }
@@ -238,6 +332,7 @@ impl State {
         slot.next = first;
         slot.inserted = true;
         self.inserted += 1;
+        self.note_most();
     }
 
     /// Takes `id` out of a list that begins with `first`; returns the new beginning.

@@ -4,7 +4,7 @@
 //! just reported by evd) in neither until the next wait looks at it. Without evd it goes straight into the local backend.
 
 use crate::Error;
-use crate::state::{NIL, Place, State, Watch};
+use crate::state::{NIL, Place, Source, State, Watch};
 use evd::backend::{Entry, Features, Interest, Mode, WatchError};
 use evd_proto::What;
 use evd_proto::sys::{self, FdNumber, FileKind, PollFd};
@@ -246,6 +246,19 @@ impl State {
             self.park.note_local(&mut self.watches, w);
         }
         true
+    }
+
+    /// As if `fd` were ready; or, with TIMEOUT, as if the timeouts of its events were over.
+    pub fn active_by_fd(&mut self, fd: RawFd, what: What) {
+        let watch = usize::try_from(fd).ok().and_then(|at| self.by_fd.get(at).copied()).unwrap_or(NIL);
+        if what.contains(What::TIMEOUT) {
+            let timed = |s: &crate::state::Slot| s.timer.is_some() && s.source == Source::Fd(fd);
+            let ids: Vec<u32> =
+                self.events.iter().filter(|(_, s)| timed(s)).map(|(id, _)| id as u32).collect();
+            ids.into_iter().for_each(|id| self.activate(id, What::TIMEOUT, 1));
+        } else if watch != NIL {
+            self.fire(watch, what & What::IO);
+        }
     }
 
     /// Leaves a watch alone for a second that reports only what nobody wants: HUP and ERR can't be masked. It stays here: evd could do no more.

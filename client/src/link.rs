@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::line::{Incoming, Introduction, Line, Reply};
-use crate::state::{Place, State};
+use crate::state::{Place, Sender, State};
 use evd::backend::{Entry, Interest, Mode};
 use evd_proto::What;
 use evd_proto::channel::Scratch;
@@ -528,13 +528,20 @@ impl State {
         }
         for signal in &active.signals {
             if let Some(&first) = self.daemon_signals.get(&signal.signo) {
-                self.signal_came(first, signal.count);
+                let sender = Sender { pid: signal.pid, uid: signal.uid, code: signal.code };
+                self.signal_came(first, signal.signo, signal.count, sender);
             }
         }
     }
 
     /// A signal came: each of its events is called as often, newest first.
-    pub fn signal_came(&mut self, first: u32, count: u32) {
+    pub fn signal_came(&mut self, first: u32, signo: i32, count: u32, sender: Sender) {
+        self.senders.insert(signo, sender);
+        self.activate_signal(first, count);
+    }
+
+    /// The same without a sender.
+    pub fn activate_signal(&mut self, first: u32, count: u32) {
         let ids: Vec<u32> = self.newest_first(first).collect();
         for id in ids {
             self.activate(id, What::SIGNAL, count);

@@ -24,6 +24,11 @@ impl Queues {
         self.len == 0
     }
 
+    /// How many events are active.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     pub fn priorities(&self) -> usize {
         self.queues.len()
     }

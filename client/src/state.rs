@@ -5,18 +5,20 @@
 
 use crate::Error;
 use crate::link::Link;
+use crate::mailbox::{Mail, Shared};
 use crate::park::Park;
 use crate::queues::Queues;
-use evd::base::{Activation, Base, Common, TimerId, Waker};
+use crate::watchers::{SlowCallback, Watchers};
+use evd::base::{Activation, Base, Common, TimerId};
 use evd_proto::What;
 use evd_proto::sys::{Generation, PollFd, generation};
 use slab::Slab;
 use std::any::Any;
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// No index.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -33,6 +35,14 @@ pub(crate) enum Call {
     User(Weak<dyn Target>),
     /// Ends the loop: `loopexit`.
     Exit,
+    /// What is to run when the event is finalized, and what it did before.
+    Finalizer(Box<Finalizer>),
+}
+
+/// See [`Call::Finalizer`].
+pub(crate) struct Finalizer {
+    pub before: Weak<dyn Target>,
+    pub run: Box<dyn FnOnce()>,
 }
 
 /// What an event waits for besides its timeout.
@@ -50,6 +60,17 @@ pub(crate) enum Source {
     Name,
 }
 
+/// Who sent a signal: see [`Event::sender`](crate::Event::sender).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The process; 0: the kernel.
+    pub pid: i32,
+    /// The user of that process.
+    pub uid: u32,
+    /// `si_code`: how it was sent, see sigaction(2).
+    pub code: i32,
+}
+
 /// libevent's `struct event`.
 pub(crate) struct Slot {
     pub call: Call,
@@ -58,6 +79,8 @@ pub(crate) struct Slot {
     pub priority: u8,
     pub inserted: bool,
     pub active: bool,
+    /// It becomes active before the next wait.
+    pub later: bool,
     /// Its timer changed since evd was told.
     pub timer_dirty: bool,
     /// What it is active with.
@@ -113,25 +136,21 @@ pub(crate) struct Watch {
     pub position: u32,
 }
 
-/// What another thread wants.
-pub(crate) enum Mail {
-    Post(Box<dyn FnOnce(&crate::EventBase) + Send>),
-    Activate { id: u32, generation: u32, what: What },
-    Exit,
-    Break,
-    Wake,
+/// How much a loop runs before it looks for new events: `event_config_set_max_dispatch_interval`.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// In nanoseconds.
+    pub interval: u64,
+    pub callbacks: u64,
+    /// More urgent queues have no limits.
+    pub min_priority: usize,
+    /// So often a less urgent queue may be passed over; `u32::MAX`: always.
+    pub fairness: u32,
 }
 
-/// What a base shares with its handles.
-pub(crate) struct Shared {
-    pub generation: Generation,
-    pub mail: Mutex<Vec<Mail>>,
-    pub waker: Waker,
-}
-
-impl Shared {
-    pub fn mail(&self) -> MutexGuard<'_, Vec<Mail>> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { interval: u64::MAX, callbacks: u64::MAX, min_priority: 1, fairness: u32::MAX }
     }
 }
 
@@ -172,6 +191,28 @@ pub(crate) struct State {
     pub timed: usize,
     /// Common timeouts, in nanoseconds.
     pub common: Vec<(u64, Common)>,
+    /// Who sent each signal the last time.
+    pub senders: BTreeMap<i32, Sender>,
+    /// Events that become active before the next wait.
+    pub laters: Vec<u32>,
+    pub limits: Limits,
+    /// Rounds in which a less urgent queue was passed over, and the one that was helped the last time.
+    pub passed_over: u32,
+    pub last_helped: usize,
+    /// The next loop ends before it runs anything.
+    pub stop_next: bool,
+    /// Whoever keeps the loop going without an event.
+    pub virtuals: usize,
+    pub most_virtuals: usize,
+    pub most_active: usize,
+    pub most_added: usize,
+    /// The clock is looked at whenever the time is asked for.
+    pub no_cache_time: bool,
+    /// Callbacks are timed, and these are too long, in nanoseconds.
+    pub timed_callbacks: bool,
+    pub slow_limit: u64,
+    /// By event: how long its callbacks ran, in all and at most, in nanoseconds.
+    pub times: Vec<(u64, u64)>,
     pub outs: Vec<u32>,
     pub always: Vec<u32>,
     pub flow: Flow,
@@ -190,14 +231,18 @@ pub(crate) struct State {
 /// One base, shared by its handles, events and callbacks.
 pub(crate) struct Core {
     pub state: RefCell<State>,
-    pub shared: Arc<Shared>,
-    pub generation: Generation,
+    pub shared: RefCell<Arc<Shared>>,
+    /// Mail that was taken out of the mailbox and is not done yet.
+    pub inbox: RefCell<VecDeque<Mail>>,
+    pub generation: Cell<Generation>,
     /// `EventBase` values that name this base.
     pub handles: Cell<usize>,
     /// Events that the base owns itself.
     pub detached: RefCell<HashMap<u32, Rc<dyn Any>>>,
     pub pollable: OnceCell<OwnedFd>,
     pub on_link: RefCell<Option<LinkCallback>>,
+    pub watchers: RefCell<Watchers>,
+    pub on_slow: RefCell<Option<SlowCallback>>,
 }
 
 pub(crate) type LinkCallback = Box<dyn FnMut(&crate::EventBase, &crate::LinkState)>;
@@ -205,7 +250,11 @@ pub(crate) type LinkCallback = Box<dyn FnMut(&crate::EventBase, &crate::LinkStat
 impl Core {
     /// Refuses in the child of a fork: what the parent has registered must not be disturbed.
     pub fn check_fork(&self) -> Result<(), Error> {
-        if self.generation == generation() { Ok(()) } else { Err(Error::Forked) }
+        if self.generation.get() == generation() { Ok(()) } else { Err(Error::Forked) }
+    }
+
+    pub fn shared(&self) -> Ref<'_, Arc<Shared>> {
+        self.shared.borrow()
     }
 }
 
@@ -228,12 +277,27 @@ impl State {
 
     /// The time that deadlines are counted from: of the last wait inside a loop, else now.
     pub fn time(&mut self) -> u64 {
-        if self.flow.running { self.base.now() } else { self.base.refresh_now() }
+        if self.flow.running && !self.no_cache_time { self.base.now() } else { self.base.refresh_now() }
     }
 
     /// Whether nothing is pending or active.
     pub fn is_empty(&self) -> bool {
-        self.inserted == 0 && self.timed == 0 && self.queues.is_empty()
+        self.inserted == 0
+            && self.timed == 0
+            && self.virtuals == 0
+            && self.queues.is_empty()
+            && self.laters.is_empty()
+    }
+
+    /// Memberships: inserted, with a timeout, active. An event may count three times, as in libevent.
+    pub fn added(&self) -> usize {
+        self.inserted + self.timed + self.queues.len()
+    }
+
+    /// Keeps the high-water marks.
+    pub fn note_most(&mut self) {
+        self.most_active = self.most_active.max(self.queues.len());
+        self.most_added = self.most_added.max(self.added());
     }
 
     /// The events of a list (of a fd or a signal), newest first, collected so that the state is free while they are used.

@@ -1,12 +1,14 @@
-//! The loop: one turn waits and fills the active queues, then the most urgent queue runs.
+//! The loop: one turn waits and fills the active queues, then the most urgent queue runs (in [`run`]).
 //!
 //! Source: libevent's `event_base_loop` and `event_process_active`, as described in its documentation. No borrow of the state lives while a
 //! callback, a posted closure or a link callback runs.
 
+use crate::Error;
 use crate::link::LINK_TOKEN;
 use crate::park::GRACE;
-use crate::state::{Call, Core, Flow, Mail, NIL, Place, Source, State};
-use crate::{Error, EventBase};
+use crate::run;
+use crate::state::{Core, Flow, NIL, Place, Sender, State};
+use crate::watchers::Moment;
 use evd::base::Activation;
 use evd_proto::sys::{PollFd, poll};
 use std::rc::Rc;
@@ -63,21 +65,35 @@ pub(crate) fn timer_token(id: u32) -> u64 {
 }
 
 impl State {
-    /// One wait, and what came of it is active afterwards.
-    fn turn(&mut self, may_wait: bool) -> Result<(), Error> {
-        let mut may_wait = may_wait && self.always.is_empty();
+    /// Gets ready for a wait, and says how long it may last.
+    fn before_wait(&mut self, may_wait: bool) -> Option<Duration> {
+        for id in std::mem::take(&mut self.laters) {
+            self.activate_now(id);
+        }
+        let mut may_wait = may_wait && self.always.is_empty() && self.queues.is_empty();
         if may_wait {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
             self.look_at_outs();
             self.send_pending();
         }
-        let timeout = if may_wait { self.longest_wait() } else { Some(Duration::ZERO) };
+        if may_wait { self.longest_wait() } else { Some(Duration::ZERO) }
+    }
+
+    /// Waits; what came is active afterwards, timers excepted.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         let mut came = std::mem::take(&mut self.activations);
         let waited = self.base.wait(timeout, &mut came);
         self.wakeups += u64::from(!came.is_empty());
         self.take_activations(&mut came);
+        self.activations = came;
         self.fire_always();
+        waited.map_err(Error::Os)
+    }
+
+    /// Makes active what is due.
+    fn run_timers(&mut self) {
+        let mut came = std::mem::take(&mut self.activations);
         self.base.expire(&mut came);
         self.look_behind_timers(&came);
         for activation in came.drain(..) {
@@ -87,7 +103,6 @@ impl State {
         }
         self.activations = came;
         self.tend_link();
-        waited.map_err(Error::Os)
     }
 
     /// How long the loop may sleep: to its next timer, or to what parking and the link want it awake for.
@@ -119,7 +134,8 @@ impl State {
                 }
                 Activation::Signal(signal) => {
                     if let Some(&first) = self.signals.get(&signal.signo) {
-                        self.signal_came(first, signal.count);
+                        let sender = Sender { pid: signal.pid, uid: signal.uid, code: signal.code };
+                        self.signal_came(first, signal.signo, signal.count, sender);
                     }
                 }
                 // The mail is read after each turn.
@@ -227,12 +243,13 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             return Err(Error::Reentrant);
         }
         state.base.refresh_now();
-        state.flow = Flow { running: true, current: NIL, ..Flow::default() };
+        let stop = std::mem::take(&mut state.stop_next);
+        state.flow = Flow { running: true, stop, current: NIL, ..Flow::default() };
     }
     let running = Running(core);
     let mut callbacks = 0;
     let ended = loop {
-        tell_news(core);
+        run::tell_news(core);
         // Whatever runs may fork, and this may be the child: here, and below.
         core.check_fork()?;
         {
@@ -244,18 +261,14 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             if state.flow.stop {
                 break Ended::Break;
             }
-            let may_wait = state.queues.is_empty() && !flags.contains(LoopFlags::NONBLOCK);
-            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY)
-                && state.is_empty()
-                && core.shared.mail().is_empty()
-            {
+            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && !core.shared().has_mail() {
                 break Ended::Empty;
             }
-            state.turn(may_wait)?;
         }
-        let posted = read_mail(core);
+        turn(core, !flags.contains(LoopFlags::NONBLOCK))?;
+        let posted = run::read_mail(core);
         callbacks += posted;
-        tell_news(core);
+        run::tell_news(core);
         core.check_fork()?;
         if core.state.borrow().queues.is_empty() {
             let done = flags.contains(LoopFlags::NONBLOCK) || (flags.contains(LoopFlags::ONCE) && posted > 0);
@@ -264,7 +277,7 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             }
             continue;
         }
-        let ran = process_active(core);
+        let ran = run::process_active(core);
         callbacks += ran;
         core.check_fork()?;
         let state = core.state.borrow();
@@ -282,122 +295,18 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
     Ok(Looped { ended, callbacks })
 }
 
-/// Runs the most urgent queue; returns how many callbacks ran.
-fn process_active(core: &Rc<Core>) -> u64 {
-    let mut ran = 0;
-    let priority = {
-        let mut state = core.state.borrow_mut();
-        let first = (0..state.queues.priorities()).find(|p| state.queues.first(*p).is_some());
-        let Some(priority) = first else { return 0 };
-        state.flow.running_priority = priority;
-        priority
-    };
-    loop {
-        let next = {
-            let state = core.state.borrow();
-            if state.flow.stop || state.flow.again { None } else { state.queues.first(priority) }
-        };
-        let Some(id) = next else { break };
-        ran += run_event(core, id);
-        if core.check_fork().is_err() {
-            return ran;
-        }
-        read_mail(core);
+/// One wait with its watchers, and what came of it is active afterwards.
+fn turn(core: &Rc<Core>, may_wait: bool) -> Result<(), Error> {
+    let mut timeout = core.state.borrow_mut().before_wait(may_wait);
+    if core.watchers.borrow().watch(Moment::Prepare) {
+        run::watchers(core, Moment::Prepare, timeout);
+        // They may have made something active, or due earlier.
+        timeout = core.state.borrow_mut().before_wait(may_wait);
     }
-    core.state.borrow_mut().flow.running_priority = 0;
-    ran
-}
-
-/// Runs one active event; returns how many calls it had.
-fn run_event(core: &Rc<Core>, id: u32) -> u64 {
-    let (target, res, generation) = {
-        let mut state = core.state.borrow_mut();
-        let target = match &state.slot(id).call {
-            Call::User(target) => target.upgrade(),
-            Call::Exit => {
-                state.before_callback(id);
-                state.free_event(id);
-                state.flow.exit = true;
-                return 1;
-            }
-        };
-        let (res, calls) = state.before_callback(id);
-        let slot = state.slot_mut(id);
-        let generation = slot.generation;
-        let repeats = matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_));
-        slot.calls = calls;
-        state.flow.current = id;
-        state.flow.calls_left = if repeats { calls } else { 1 };
-        (target, res, generation)
-    };
-    let Some(target) = target else { return 0 };
-    let mut ran = 0;
-    loop {
-        {
-            let mut state = core.state.borrow_mut();
-            let gone = state.events.get(id as usize).is_none_or(|s| s.generation != generation);
-            // A break ends the repetition; so does a del of the event inside its own callback, and a fork in the child.
-            let over = gone || state.flow.stop || core.check_fork().is_err();
-            if state.flow.calls_left == 0 || (ran > 0 && over) {
-                break;
-            }
-            state.flow.calls_left -= 1;
-            state.callbacks += 1;
-        }
-        Rc::clone(&target).run(res);
-        ran += 1;
+    let waited = core.state.borrow_mut().wait(timeout);
+    if core.watchers.borrow().watch(Moment::Check) {
+        run::watchers(core, Moment::Check, timeout);
     }
-    core.state.borrow_mut().flow.current = NIL;
-    ran
-}
-
-/// What other threads asked for. Posted closures run here; returns how many.
-fn read_mail(core: &Rc<Core>) -> u64 {
-    let mail = {
-        let mut mail = core.shared.mail();
-        if mail.is_empty() {
-            return 0;
-        }
-        std::mem::take(&mut *mail)
-    };
-    let mut posted = 0;
-    for one in mail {
-        match one {
-            Mail::Wake => {}
-            Mail::Post(closure) => {
-                posted += 1;
-                core.state.borrow_mut().callbacks += 1;
-                closure(&EventBase::from_core(core));
-                if core.check_fork().is_err() {
-                    return posted;
-                }
-            }
-            Mail::Activate { id, generation, what } => {
-                let mut state = core.state.borrow_mut();
-                if state.events.get(id as usize).is_some_and(|s| s.generation == generation) {
-                    state.activate(id, what, 1);
-                }
-            }
-            Mail::Exit => core.state.borrow_mut().flow.exit = true,
-            Mail::Break => core.state.borrow_mut().flow.stop = true,
-        }
-    }
-    posted
-}
-
-/// Tells the user how the link has changed.
-pub(crate) fn tell_news(core: &Rc<Core>) {
-    loop {
-        let news = std::mem::take(&mut core.state.borrow_mut().link.news);
-        if news.is_empty() {
-            return;
-        }
-        // Taken out meanwhile, so that the callback may set another one.
-        let Some(mut callback) = core.on_link.borrow_mut().take() else { return };
-        let base = EventBase::from_core(core);
-        for state in &news {
-            callback(&base, state);
-        }
-        core.on_link.borrow_mut().get_or_insert(callback);
-    }
+    core.state.borrow_mut().run_timers();
+    waited
 }

@@ -67,6 +67,8 @@ pub struct ActiveSignal {
     pub pid: i32,
     /// Its user.
     pub uid: u32,
+    /// `si_code` of the last one: how it was sent, see sigaction(2).
+    pub code: i32,
 }
 
 /// evd ends in an orderly way: nothing follows. Whoever reads this goes on locally.

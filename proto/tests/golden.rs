@@ -298,7 +298,7 @@ fn notices(t: &mut Table) {
         watches: vec![ActiveWatch { id: 7, seq: 1, ready: What::READ | What::CLOSED }],
         timers: vec![ActiveTimer { id: 9, deadline: 123 }],
         names: vec![ActiveName { id: 2, count: 3 }],
-        signals: vec![ActiveSignal { signo: 10, count: 1, pid: 100, uid: 1000 }],
+        signals: vec![ActiveSignal { signo: 10, count: 1, pid: 100, uid: 1000, code: -6 }],
     };
     t.same("active", 0, 0, active);
     t.same("active-nothing", 0, 0, Active::default());

@@ -21,6 +21,10 @@ pub struct Config {
     pub require: Features,
     /// Whether `EVENT_NO<METHOD>` in the environment does not count.
     pub ignore_env: bool,
+    /// Changes are collected and applied just before a wait, where the method can.
+    ///
+    /// Source: libevent, `EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST`.
+    pub changelist: bool,
     /// What the base takes the time from.
     pub clock: Clock,
 }

@@ -258,7 +258,7 @@ impl Base {
     /// How long it is to [`Base::next_deadline`] by a fresh look at the clock; zero if it is due.
     pub fn until_next_timer(&mut self) -> Option<Duration> {
         let next = self.timers.next()?;
-        Some(Duration::from_nanos(next.saturating_sub(self.read_clock())))
+        Some(Duration::from_nanos(next.saturating_sub(self.look_at_clock())))
     }
 
     /// How many timers are set.
@@ -273,11 +273,12 @@ impl Base {
 
     /// Reads the clock.
     pub fn refresh_now(&mut self) -> u64 {
-        self.now = self.read_clock();
+        self.now = self.look_at_clock();
         self.now
     }
 
-    fn read_clock(&self) -> u64 {
+    /// The time now, which [`Base::now`] does not learn of.
+    pub fn look_at_clock(&self) -> u64 {
         match &self.clock {
             Clock::Monotonic => sys::monotonic_ns(),
             Clock::Manual(ns) => ns.load(Ordering::SeqCst),
@@ -422,7 +423,7 @@ impl Base {
         }
         let real = match self.clock {
             Clock::Monotonic => deadline,
-            Clock::Manual(_) => deadline.filter(|d| *d <= self.read_clock()).map(|_| 0),
+            Clock::Manual(_) => deadline.filter(|d| *d <= self.look_at_clock()).map(|_| 0),
         };
         if self.armed == real {
             return Ok(());

@@ -92,11 +92,11 @@ impl DaemonSignals {
         match self.due.iter_mut().find(|s| s.signo == set.signo) {
             Some(s) => {
                 s.count = s.count.saturating_add(set.count);
-                (s.pid, s.uid) = (set.pid, set.uid);
+                (s.pid, s.uid, s.code) = (set.pid, set.uid, set.code);
             }
             None => {
-                let SignalSet { signo, count, pid, uid, .. } = *set;
-                self.due.push(ActiveSignal { signo, count, pid, uid });
+                let SignalSet { signo, count, pid, uid, code } = *set;
+                self.due.push(ActiveSignal { signo, count, pid, uid, code });
             }
         }
         true

@@ -1,0 +1,105 @@
+//! What other threads want of a base, and what they may rely on.
+//!
+//! A request is put into the mailbox and read by the loop's thread between two callbacks. No lock is held while a callback runs, so no order of locks can
+//! ever be wrong. **The promise of `del`**: the mailbox is found empty, and the event noted as running, under one lock; so once a request to delete has been
+//! put in, no callback of that event begins any more, and the one that runs can be waited for.
+
+use crate::{EventBase, EventKey};
+use evd::base::Waker;
+use evd_proto::What;
+use evd_proto::sys::{Generation, generation};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+/// What another thread wants.
+pub(crate) enum Mail {
+    Post(Box<dyn FnOnce(&EventBase) + Send>),
+    Add { key: EventKey, timeout: Option<Duration> },
+    Del(EventKey),
+    RemoveTimer(EventKey),
+    Activate { key: EventKey, what: What },
+    Exit,
+    Break,
+    Continue,
+    Wake,
+}
+
+/// What a base shares with its handles.
+pub(crate) struct Shared {
+    generation: Generation,
+    waker: Waker,
+    mailbox: Mutex<Mailbox>,
+    /// A callback that somebody waits for has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    mail: Vec<Mail>,
+    /// The event whose callback runs, and in which thread; noted only while there are handles.
+    running: Option<(EventKey, ThreadId)>,
+    waiting: usize,
+}
+
+impl Shared {
+    pub fn new(waker: Waker) -> Shared {
+        Shared { generation: generation(), waker, mailbox: Mutex::default(), ended: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts in a request and wakes the loop. In the child of a fork it does nothing: what wakes the loop is the parent's.
+    pub fn send(&self, mail: Mail) {
+        if self.generation != generation() {
+            return;
+        }
+        // The lock is gone before the wake-up, so that the woken thread finds it free.
+        self.lock().mail.push(mail);
+        self.waker.wake();
+    }
+
+    /// Waits until no callback of this event runs; at once if it is the caller's own.
+    pub fn wait_for(&self, key: EventKey) {
+        if self.generation != generation() {
+            return;
+        }
+        let me = std::thread::current().id();
+        let mut mailbox = self.lock();
+        while mailbox.running.is_some_and(|(running, thread)| running == key && thread != me) {
+            mailbox.waiting += 1;
+            mailbox = self.ended.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
+            mailbox.waiting -= 1;
+        }
+    }
+
+    pub fn has_mail(&self) -> bool {
+        !self.lock().mail.is_empty()
+    }
+
+    /// Takes all requests.
+    pub fn take(&self, into: &mut impl Extend<Mail>) {
+        into.extend(self.lock().mail.drain(..));
+    }
+
+    /// Notes that a callback of this event begins. `false`: there are requests, which come first.
+    pub fn begin(&self, key: EventKey, thread: ThreadId) -> bool {
+        let mut mailbox = self.lock();
+        let free = mailbox.mail.is_empty();
+        if free {
+            mailbox.running = Some((key, thread));
+        }
+        free
+    }
+
+    /// The callback has ended.
+    pub fn end(&self) {
+        let mut mailbox = self.lock();
+        mailbox.running = None;
+        if mailbox.waiting > 0 {
+            self.ended.notify_all();
+        }
+    }
+}
