@@ -8,6 +8,7 @@ use crate::{EventBase, EventKey};
 use evd::base::Waker;
 use evd_proto::What;
 use evd_proto::sys::{Generation, generation};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) enum Mail {
 pub(crate) struct Shared {
     generation: Generation,
     waker: Waker,
+    /// Whether there is mail, for a look without the lock.
+    has_mail: AtomicBool,
     mailbox: Mutex<Mailbox>,
     /// A callback that somebody waits for has ended.
     ended: Condvar,
@@ -44,7 +47,13 @@ struct Mailbox {
 
 impl Shared {
     pub fn new(waker: Waker) -> Shared {
-        Shared { generation: generation(), waker, mailbox: Mutex::default(), ended: Condvar::new() }
+        Shared {
+            generation: generation(),
+            waker,
+            has_mail: AtomicBool::new(false),
+            mailbox: Mutex::default(),
+            ended: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Mailbox> {
@@ -57,7 +66,10 @@ impl Shared {
             return;
         }
         // The lock is gone before the wake-up, so that the woken thread finds it free.
-        self.lock().mail.push(mail);
+        let mut mailbox = self.lock();
+        mailbox.mail.push(mail);
+        self.has_mail.store(true, Ordering::SeqCst);
+        drop(mailbox);
         self.waker.wake();
     }
 
@@ -76,12 +88,14 @@ impl Shared {
     }
 
     pub fn has_mail(&self) -> bool {
-        !self.lock().mail.is_empty()
+        self.has_mail.load(Ordering::SeqCst)
     }
 
     /// Takes all requests.
     pub fn take(&self, into: &mut impl Extend<Mail>) {
-        into.extend(self.lock().mail.drain(..));
+        let mut mailbox = self.lock();
+        self.has_mail.store(false, Ordering::SeqCst);
+        into.extend(mailbox.mail.drain(..));
     }
 
     /// Notes that a callback of this event begins. `false`: there are requests, which come first.

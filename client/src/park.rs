@@ -11,8 +11,8 @@ use evd_proto::What;
 use evd_proto::notice::ActiveTimer;
 use evd_proto::request::{Arm, ArmWatch, Disarm, LocalWatch, Report, SetTimer, Timers};
 use evd_proto::sys::{self, FdNumber, FileId, FileKind};
+use rustc_hash::FxHashMap;
 use slab::Slab;
-use std::collections::HashMap;
 use std::os::fd::{AsFd, RawFd};
 
 /// How late evd may be with a timer before the client fires it by itself.
@@ -43,7 +43,7 @@ pub(crate) struct Park {
     next_quiet_check: u64,
     pub parked: usize,
     /// Which watch is parked for a file that several numbers may name.
-    files: HashMap<FileId, u32>,
+    files: FxHashMap<FileId, u32>,
     pub rearm_edge: Vec<u32>,
     disarms: Vec<u32>,
     pub dirty_timers: Vec<u32>,

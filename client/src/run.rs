@@ -159,7 +159,11 @@ fn took(core: &Rc<Core>, key: EventKey, what: What, ns: u64) {
 /// What other threads asked for. Posted closures run here; returns how many.
 pub(crate) fn read_mail(core: &Rc<Core>) -> u64 {
     let mut posted = 0;
-    core.shared().take(&mut *core.inbox.borrow_mut());
+    if core.shared().has_mail() {
+        core.shared().take(&mut *core.inbox.borrow_mut());
+    } else if core.inbox.borrow().is_empty() {
+        return 0;
+    }
     // One by one: if a closure panics the rest is still there.
     while let Some(mail) = take_first(core) {
         match mail {

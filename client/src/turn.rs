@@ -65,8 +65,8 @@ pub(crate) fn timer_token(id: u32) -> u64 {
 }
 
 impl State {
-    /// Gets ready for a wait, and says how long it may last.
-    fn before_wait(&mut self, may_wait: bool) -> Option<Duration> {
+    /// Gets ready for a wait, and says until when it may last; 0: it is only a look.
+    fn before_wait(&mut self, may_wait: bool) -> Option<u64> {
         for id in std::mem::take(&mut self.laters) {
             self.activate_now(id);
         }
@@ -77,13 +77,13 @@ impl State {
             self.look_at_outs();
             self.send_pending();
         }
-        if may_wait { self.longest_wait() } else { Some(Duration::ZERO) }
+        if may_wait { self.longest_wait() } else { Some(0) }
     }
 
     /// Waits; what came is active afterwards, timers excepted.
-    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+    fn wait(&mut self, deadline: Option<u64>) -> Result<(), Error> {
         let mut came = std::mem::take(&mut self.activations);
-        let waited = self.base.wait(timeout, &mut came);
+        let waited = self.base.wait_until(deadline, &mut came);
         self.wakeups += u64::from(!came.is_empty());
         self.take_activations(&mut came);
         self.activations = came;
@@ -105,8 +105,8 @@ impl State {
         self.tend_link();
     }
 
-    /// How long the loop may sleep: to its next timer, or to what parking and the link want it awake for.
-    fn longest_wait(&mut self) -> Option<Duration> {
+    /// Until when the loop may sleep: to its next timer, or to what parking and the link want it awake for.
+    fn longest_wait(&mut self) -> Option<u64> {
         let mut deadline = self.base.next_deadline();
         if self.link.is_wanted() {
             // evd wakes us for a timer it has; if it does not, we are late by the grace and no more.
@@ -117,8 +117,7 @@ impl State {
             let park = if self.link.is_up() { self.park.deadline() } else { None };
             deadline = [deadline, self.link.deadline(relied_on), park].into_iter().flatten().min();
         }
-        let deadline = deadline?;
-        Some(Duration::from_nanos(deadline.saturating_sub(self.base.refresh_now())))
+        deadline
     }
 
     fn take_activations(&mut self, came: &mut Vec<Activation>) {
@@ -209,11 +208,7 @@ impl State {
         if !ready {
             self.settle();
         }
-        let deadline = if ready {
-            Some(0)
-        } else {
-            self.longest_wait().map(|d| self.base.now().saturating_add(d.as_nanos() as u64))
-        };
+        let deadline = if ready { Some(0) } else { self.longest_wait() };
         if let Err(e) = self.base.arm_pollable(deadline) {
             log::warn!("the base's fd can't be armed: {e}");
         }
@@ -297,15 +292,17 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
 
 /// One wait with its watchers, and what came of it is active afterwards.
 fn turn(core: &Rc<Core>, may_wait: bool) -> Result<(), Error> {
-    let mut timeout = core.state.borrow_mut().before_wait(may_wait);
+    let mut deadline = core.state.borrow_mut().before_wait(may_wait);
     if core.watchers.borrow().watch(Moment::Prepare) {
+        let now = core.state.borrow().base.look_at_clock();
+        let timeout = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now)));
         run::watchers(core, Moment::Prepare, timeout);
         // They may have made something active, or due earlier.
-        timeout = core.state.borrow_mut().before_wait(may_wait);
+        deadline = core.state.borrow_mut().before_wait(may_wait);
     }
-    let waited = core.state.borrow_mut().wait(timeout);
+    let waited = core.state.borrow_mut().wait(deadline);
     if core.watchers.borrow().watch(Moment::Check) {
-        run::watchers(core, Moment::Check, timeout);
+        run::watchers(core, Moment::Check, None);
     }
     core.state.borrow_mut().run_timers();
     waited

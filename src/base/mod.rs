@@ -33,6 +33,8 @@ const SIGNALS: u64 = OWN | 2;
 const ALARM: u64 = OWN | 3;
 /// How long a watch is muted, in ns.
 const MUTED_NS: u64 = 1_000_000_000;
+/// A deadline that is farther off is left to the alarm.
+const FAR_NS: u64 = 10_000_000;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 /// Something became active.
@@ -115,9 +117,11 @@ pub struct Base {
     muted: Vec<Muted>,
     /// Whether `pollable` was asked for.
     nested: bool,
-    /// Once the pollable fd was armed.
+    /// Once the pollable fd was armed, or a deadline was far off.
     alarm: Option<Alarm>,
     armed: Option<u64>,
+    /// The alarm was seen and is still readable.
+    rang: bool,
 }
 
 impl Base {
@@ -147,6 +151,7 @@ impl Base {
             nested: false,
             alarm: None,
             armed: None,
+            rang: false,
         };
         base.refresh_now();
         base
@@ -326,6 +331,29 @@ impl Base {
         Ok(Waker(mailbox))
     }
 
+    /// As [`Base::wait`], until `deadline` at the latest (ns of the base's clock; `None` = for ever).
+    ///
+    /// A deadline that is not near is left to a timerfd, which is set only when it becomes earlier: to give each of many short waits a timeout of its own
+    /// would start and stop a timer of the kernel each time. So the wait may return once in vain, when a deadline has moved later.
+    ///
+    /// # Errors
+    /// As [`Base::wait`].
+    pub fn wait_until(&mut self, deadline: Option<u64>, out: &mut Vec<Activation>) -> io::Result<()> {
+        let Some(deadline) = deadline else { return self.wait(None, out) };
+        let far = deadline.saturating_sub(self.now) > FAR_NS && matches!(self.clock, Clock::Monotonic);
+        if far && self.rings_before(deadline) {
+            return self.wait(None, out);
+        }
+        let left = deadline.saturating_sub(if deadline == 0 { 0 } else { self.look_at_clock() });
+        self.wait(Some(Duration::from_nanos(left)), out)
+    }
+
+    /// Makes sure that the alarm rings at `deadline` at the latest. `false`: there is no fd for it.
+    fn rings_before(&mut self, deadline: u64) -> bool {
+        let armed = !self.rang && self.armed.is_some_and(|at| at <= deadline);
+        armed || self.set_alarm(Some(deadline)).is_ok()
+    }
+
     /// Waits for at most `timeout` (`None` = for ever), refreshes [`Base::now`], and appends what became active: watches in the backend's order, then
     /// signals, then mail.
     ///
@@ -338,6 +366,9 @@ impl Base {
             Clock::Manual(_) => timeout.map(|_| Duration::ZERO),
             Clock::Monotonic => timeout,
         };
+        if self.rang {
+            self.set_alarm(None)?;
+        }
         self.reports.clear();
         let waited = self.backend.wait(timeout, &mut self.reports);
         self.refresh_now();
@@ -354,7 +385,10 @@ impl Base {
             match token {
                 MAIL => mail = true,
                 SIGNALS => signals = true,
-                _ => self.arm_pollable(None)?,
+                // Somebody who waits for the pollable fd must not find it readable for this any more.
+                _ if self.nested => self.set_alarm(None)?,
+                // The next deadline will silence it.
+                _ => self.rang = true,
             }
         }
         if signals {
@@ -425,17 +459,18 @@ impl Base {
             Clock::Monotonic => deadline,
             Clock::Manual(_) => deadline.filter(|d| *d <= self.look_at_clock()).map(|_| 0),
         };
-        if self.armed == real {
-            return Ok(());
-        }
+        if self.armed == real && !self.rang { Ok(()) } else { self.set_alarm(real) }
+    }
+
+    fn set_alarm(&mut self, at: Option<u64>) -> io::Result<()> {
         if self.alarm.is_none() {
             let alarm = Alarm::new()?;
             self.backend.watch(alarm.as_fd(), ALARM, READ, Entry::New).map_err(as_fault)?;
             self.alarm = Some(alarm);
         }
         if let Some(alarm) = &self.alarm {
-            alarm.set(real)?;
-            self.armed = real;
+            alarm.set(at)?;
+            (self.armed, self.rang) = (at, false);
         }
         Ok(())
     }

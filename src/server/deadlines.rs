@@ -48,6 +48,11 @@ impl Deadlines {
         Some(due)
     }
 
+    /// The first.
+    pub fn first(&self) -> Option<u64> {
+        self.set.first().map(|(at, _)| *at)
+    }
+
     /// How long it is to the first, from `now` on.
     pub fn until(&self, now: impl FnOnce() -> u64) -> Option<Duration> {
         let (at, _) = self.set.first()?;

@@ -17,7 +17,7 @@ use evd_proto::name::printable;
 use evd_proto::reply::Code;
 use evd_proto::request::Role;
 use evd_proto::sys::{self, Peer};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) struct Worker {
     seats: Vec<Option<Seat>>,
     free: Vec<usize>,
     /// Where the session or greeting of an id sits.
-    pub places: HashMap<u64, usize>,
+    pub places: FxHashMap<u64, usize>,
     pub deadlines: Deadlines,
     pub tickets: Tickets,
     acts: Vec<Activation>,
@@ -87,7 +87,7 @@ impl Worker {
             tools: Tools::new()?,
             seats: Vec::new(),
             free: Vec::new(),
-            places: HashMap::new(),
+            places: FxHashMap::default(),
             deadlines: Deadlines::default(),
             tickets: Tickets::default(),
             acts: Vec::new(),
@@ -101,10 +101,10 @@ impl Worker {
     pub fn run(mut self) {
         while !self.is_done() {
             self.me.busy_since.store(0, Ordering::Relaxed);
-            let timeout = self.deadlines.until(sys::monotonic_ns);
+            let deadline = self.deadlines.first();
             let Some(base) = &mut self.base else { return };
             let mut acts = std::mem::take(&mut self.acts);
-            if let Err(e) = base.wait(timeout, &mut acts) {
+            if let Err(e) = base.wait_until(deadline, &mut acts) {
                 log::error!("worker {} of user {} can't wait and ends: {e}", self.me.id, self.me.uid);
                 return;
             }

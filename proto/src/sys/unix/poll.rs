@@ -65,7 +65,13 @@ impl PollFd {
 pub fn poll(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
     let ms = match timeout {
         None => -1,
-        Some(t) => t.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32,
+        Some(t) => {
+            let ms = t
+                .as_secs()
+                .saturating_mul(1000)
+                .saturating_add(u64::from(t.subsec_nanos().div_ceil(1_000_000)));
+            ms.min(i32::MAX as u64) as i32
+        }
     };
     // SAFETY: `PollFd` is a transparent pollfd, and the slice is live and writable for the call.
     match cvt(unsafe { libc::poll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, ms) }) {
