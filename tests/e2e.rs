@@ -29,6 +29,8 @@ mod parts;
 #[path = "e2e/role.rs"]
 #[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod role;
+#[path = "e2e/shortage.rs"]
+mod shortage;
 #[path = "e2e/stalls.rs"]
 mod stalls;
 #[path = "e2e/watches.rs"]

@@ -5,7 +5,7 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying, forks, holds, stalls};
+use crate::{crowd, dying, forks, holds, shortage, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -31,6 +31,7 @@ const ROLES: &[(&str, Role)] = &[
     ("starts", forks::starts),
     ("heir", holds::heir),
     ("stranger", holds::stranger),
+    ("greedy", shortage::greedy),
 ];
 
 #[test]
