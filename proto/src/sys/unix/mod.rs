@@ -22,7 +22,9 @@ pub use process::{
     ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
     thread_name,
 };
-pub use signals::{SignalSet, Signals, daemon_scope_allowed, is_signal, signal_name, signal_number};
+pub use signals::{
+    SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
+};
 pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups, recv,
     send, socketpair,
