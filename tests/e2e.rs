@@ -18,6 +18,8 @@ mod holds;
 mod kills;
 #[path = "e2e/loss.rs"]
 mod loss;
+#[path = "e2e/names.rs"]
+mod names;
 #[path = "e2e/numbers.rs"]
 mod numbers;
 #[path = "conformance/os.rs"]
@@ -31,6 +33,8 @@ mod parts;
 mod role;
 #[path = "e2e/shortage.rs"]
 mod shortage;
+#[path = "e2e/signals.rs"]
+mod signals;
 #[path = "e2e/stalls.rs"]
 mod stalls;
 #[path = "e2e/watches.rs"]

@@ -5,7 +5,7 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying, forks, holds, shortage, stalls};
+use crate::{crowd, dying, forks, holds, names, shortage, signals, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -32,6 +32,8 @@ const ROLES: &[(&str, Role)] = &[
     ("heir", holds::heir),
     ("stranger", holds::stranger),
     ("greedy", shortage::greedy),
+    ("subscriber", names::subscriber),
+    ("signalled", signals::signalled),
 ];
 
 #[test]
