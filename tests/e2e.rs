@@ -37,6 +37,8 @@ mod shortage;
 mod signals;
 #[path = "e2e/stalls.rs"]
 mod stalls;
+#[path = "e2e/timers.rs"]
+mod timers;
 #[path = "e2e/watches.rs"]
 mod watches;
 #[path = "server/wire.rs"]

@@ -147,6 +147,22 @@ pub fn count(counter: &Count) {
     counter.set(counter.get() + 1);
 }
 
+/// Numbers that are not in step with anything.
+pub struct Jitter(u64);
+
+impl Jitter {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+pub fn jitter(seed: u64) -> Jitter {
+    Jitter((sys::monotonic_ns() ^ (seed << 32)) | 1)
+}
+
 /// Reads all that is there: how much that was, and whether the end came.
 pub fn drain(mut from: impl Read) -> (usize, bool) {
     let (mut all, mut buf) = (0, [0; 4096]);
