@@ -14,6 +14,8 @@ mod fake;
 mod forks;
 #[path = "e2e/holds.rs"]
 mod holds;
+#[path = "e2e/interests.rs"]
+mod interests;
 #[path = "e2e/kills.rs"]
 mod kills;
 #[path = "e2e/loss.rs"]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::fs::Permissions;
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -139,6 +139,16 @@ pub fn pair() -> (UnixStream, UnixStream) {
     a.set_nonblocking(true).unwrap();
     b.set_read_timeout(Some(PATIENCE)).unwrap();
     (a, b)
+}
+
+/// A stream that several events share.
+#[derive(Clone)]
+pub struct Shared(pub Rc<UnixStream>);
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 pub type Count = Rc<Cell<usize>>;
