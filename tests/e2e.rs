@@ -14,10 +14,14 @@ mod fake;
 mod forks;
 #[path = "e2e/holds.rs"]
 mod holds;
+#[path = "e2e/interests.rs"]
+mod interests;
 #[path = "e2e/kills.rs"]
 mod kills;
 #[path = "e2e/loss.rs"]
 mod loss;
+#[path = "e2e/names.rs"]
+mod names;
 #[path = "e2e/numbers.rs"]
 mod numbers;
 #[path = "conformance/os.rs"]
@@ -26,11 +30,19 @@ mod os;
 #[path = "e2e/parts.rs"]
 #[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod parts;
+#[path = "e2e/refusals.rs"]
+mod refusals;
 #[path = "e2e/role.rs"]
 #[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod role;
+#[path = "e2e/shortage.rs"]
+mod shortage;
+#[path = "e2e/signals.rs"]
+mod signals;
 #[path = "e2e/stalls.rs"]
 mod stalls;
+#[path = "e2e/timers.rs"]
+mod timers;
 #[path = "e2e/watches.rs"]
 mod watches;
 #[path = "server/wire.rs"]

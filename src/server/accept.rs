@@ -10,12 +10,15 @@ use evd_proto::What;
 use evd_proto::reply::Code;
 use evd_proto::sys::{self, Listener, signal_name};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long nothing is accepted when evd is out of fds, in nanoseconds.
 const PAUSE: u64 = 50_000_000;
+/// So many fds, or a quarter of what evd may open, are not for connections.
+const RESERVE: RawFd = 1024;
+const OUT_OF_FDS: &str = "evd is out of file descriptors; try later";
 /// Connections taken in one turn.
 const MOST: usize = 64;
 /// How long workers that do not end are waited for.
@@ -32,6 +35,8 @@ pub(super) struct Acceptor {
     spare: Option<OwnedFd>,
     service: Service,
     is_paused: bool,
+    /// A connection with this number or a greater one is turned away: the rest is for the fds that those who are here already pass.
+    most: RawFd,
 }
 
 impl Acceptor {
@@ -47,7 +52,10 @@ impl Acceptor {
     ) -> io::Result<Acceptor> {
         base.watch(listener.as_fd(), 0, READ, Entry::New).map_err(io::Error::other)?;
         let spare = Some(sys::reserve_fd()?);
-        Ok(Acceptor { base, listener, shared, reject: Reject::default(), spare, service, is_paused: false })
+        let most = sys::most_open_files();
+        let most = most - (most / 4).min(RESERVE);
+        let reject = Reject::default();
+        Ok(Acceptor { base, listener, shared, reject, spare, service, is_paused: false, most })
     }
 
     /// Accepts until evd is told to stop; then ends all sessions. Failures of the wait go to `failed`.
@@ -82,6 +90,11 @@ impl Acceptor {
                 return self.pause();
             }
             match self.listener.accept() {
+                Ok(socket) if socket.as_raw_fd() >= self.most => {
+                    log::warn!("can't serve one more: {} fds are open", socket.as_raw_fd());
+                    self.reject.refuse(socket, Code::OutOfFds, OUT_OF_FDS.to_owned());
+                    return self.pause();
+                }
                 Ok(socket) => self.admit(socket),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if is_out_of_fds(&e) => return self.turn_away(&e),
@@ -121,11 +134,7 @@ impl Acceptor {
         log::warn!("can't accept: {why}");
         self.spare = None;
         if let Ok(socket) = self.listener.accept() {
-            self.reject.refuse(
-                socket,
-                Code::OutOfFds,
-                "evd is out of file descriptors; try later".to_owned(),
-            );
+            self.reject.refuse(socket, Code::OutOfFds, OUT_OF_FDS.to_owned());
         }
         self.pause();
     }

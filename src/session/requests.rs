@@ -10,7 +10,7 @@ use evd_proto::notice::TraceSource;
 use evd_proto::reply::{Code, Done, Refused};
 use evd_proto::request::{self as ask, Role};
 use evd_proto::sys::{self, Slot};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Queues a refusal.
 pub(super) fn refuse(out: &mut Output, serial: u64, code: Code, limit: u64, value: u64, text: String) {
@@ -240,6 +240,10 @@ impl State {
         } else if attachment.len() > limit {
             let text = format!("an attachment of {} bytes, at most {limit} are kept", attachment.len());
             refuse(out, serial, Code::Limit, limit as u64, attachment.len() as u64, text);
+        } else if let Some(fd) = fd.as_ref().filter(|fd| fd.as_raw_fd() >= sys::most_open_files() / 4 * 3) {
+            // The rest is for what comes and goes.
+            let text = format!("evd has no fds left to hold {:?}", name);
+            refuse(out, serial, Code::OutOfFds, 0, fd.as_raw_fd() as u64, text);
         } else if let Some(fd) = fd {
             wishes.push(Wish::Hold { serial, name, fd, attachment, ttl, replace });
         }

@@ -14,7 +14,7 @@ use evd_proto::request::{ArmWatch, LocalWatch};
 use evd_proto::sys::{self, FileKind, Slot};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 bitflags::bitflags! {
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,9 @@ bitflags::bitflags! {
         const COUNTED = 0x80;
     }
 }
+
+/// Which watches need a copy.
+const KEEPS: &str = "it keeps one for each watch of a method but epoll, and for eventfds and the like";
 
 /// One watch.
 #[derive(Debug, Default)]
@@ -91,6 +94,8 @@ pub(super) struct Watches {
     edge: bool,
     /// The method needs the fd for as long as it is armed.
     copies: bool,
+    /// Numbers below this may be kept. evd's fds are everybody's: if none were left for those that are passed, other clients' frames would lose theirs.
+    most_kept: RawFd,
 }
 
 /// The seq as it fits into a token, whose top bit belongs to the base.
@@ -117,6 +122,7 @@ impl Watches {
             method: base.method(),
             edge: base.features().contains(Features::ET),
             copies: base.method() != "epoll",
+            most_kept: sys::most_open_files() / 2,
         }
     }
 
@@ -158,6 +164,14 @@ impl Watches {
             if keep && sys::identify(fd.as_fd()).is_ok_and(|f| f.kind == FileKind::SignalFd) {
                 let text = "a signalfd reports the signals of whoever polls it";
                 return Err(Refusal::not_watchable(libc::EINVAL, text));
+            }
+            if fd.as_raw_fd() >= self.most_kept {
+                return Err(Refusal {
+                    code: Code::OutOfFds,
+                    limit: self.most_kept as u64,
+                    value: fd.as_raw_fd() as u64,
+                    text: format!("evd has no fds left to keep copies of watched ones; {KEEPS}"),
+                });
             }
             base.watch(fd.as_fd(), token(id, seq), interest, Entry::New).map_err(refusal)?;
             kept = Some(fd);

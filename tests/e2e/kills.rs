@@ -3,7 +3,6 @@
 use crate::parts::*;
 use crate::wire::Evd;
 use evd_client::{Event, EventBase, What};
-use evd_proto::sys;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -13,22 +12,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 20;
-
-/// Pauses that are not in step with anything.
-struct Jitter(u64);
-
-impl Jitter {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn jitter(seed: u64) -> Jitter {
-    Jitter((sys::monotonic_ns() ^ (seed << 32)) | 1)
-}
 
 /// Writes a byte now and then until it is told to stop; tells how many.
 fn sparse(mut to: UnixStream, seed: u64, stop: Arc<AtomicBool>) -> JoinHandle<usize> {

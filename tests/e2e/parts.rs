@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::fs::Permissions;
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -141,10 +141,36 @@ pub fn pair() -> (UnixStream, UnixStream) {
     (a, b)
 }
 
+/// A stream that several events share.
+#[derive(Clone)]
+pub struct Shared(pub Rc<UnixStream>);
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 pub type Count = Rc<Cell<usize>>;
 
 pub fn count(counter: &Count) {
     counter.set(counter.get() + 1);
+}
+
+/// Numbers that are not in step with anything.
+pub struct Jitter(u64);
+
+impl Jitter {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+pub fn jitter(seed: u64) -> Jitter {
+    Jitter((sys::monotonic_ns() ^ (seed << 32)) | 1)
 }
 
 /// Reads all that is there: how much that was, and whether the end came.

@@ -5,21 +5,10 @@ use crate::wire::{Evd, eventually};
 use evd_client::{Event, EventBase, What};
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
-
-/// A stream that several events share.
-#[derive(Clone)]
-struct Shared(Rc<UnixStream>);
-
-impl AsFd for Shared {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
 
 #[test]
 fn a_busy_watch_is_served_here_and_parked_again_when_it_is_quiet_each_time() {

@@ -231,6 +231,12 @@ fn open_file_limit() -> io::Result<libc::rlimit> {
     Ok(lim)
 }
 
+/// The soft limit on open files: every number of an open file is below it. As the kernel gives the lowest number that is free, a new number also tells how
+/// many are open at least.
+pub fn most_open_files() -> RawFd {
+    open_file_limit().map_or(1024, |l| RawFd::try_from(l.rlim_cur).unwrap_or(RawFd::MAX))
+}
+
 /// The soft limit on open files, and how many are open now (0 where it can't be known).
 pub fn open_files() -> (u64, usize) {
     let limit = open_file_limit().map(|l| l.rlim_cur).unwrap_or(1024);

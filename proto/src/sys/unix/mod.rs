@@ -13,8 +13,8 @@ mod wake;
 pub use accounts::{group_id, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
-    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, open_files, pipe,
-    raise_open_files, reserve_fd, restrict_file_mode,
+    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, most_open_files,
+    open_files, pipe, raise_open_files, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 pub use poll::{PollFd, poll};
@@ -22,7 +22,9 @@ pub use process::{
     ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
     thread_name,
 };
-pub use signals::{SignalSet, Signals, daemon_scope_allowed, is_signal, signal_name, signal_number};
+pub use signals::{
+    SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
+};
 pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups, recv,
     send, socketpair,

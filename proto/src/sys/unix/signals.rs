@@ -183,7 +183,7 @@ fn restored() -> MutexGuard<'static, BTreeMap<i32, Action>> {
 fn action(signo: i32, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let mut old = MaybeUninit::<libc::sigaction>::uninit();
     let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: `new` is null or a sigaction that the kernel gave us earlier, `old` is room for one.
+    // SAFETY: `new` is null or a live sigaction, made by the kernel or one that ignores; `old` is room for one.
     cvt(unsafe { libc::sigaction(signo, new, old.as_mut_ptr()) })?;
     // SAFETY: sigaction succeeded, so `old` is initialised.
     Ok(unsafe { old.assume_init() })
@@ -200,6 +200,21 @@ fn sender(info: &libc::siginfo_t) -> (i32, u32) {
 /// Whether `signo` is a signal's number on this system.
 pub fn is_signal(signo: i32) -> bool {
     (1..COUNT as i32).contains(&signo)
+}
+
+/// Ignores, for the whole process, the signals that evd may pass on: one that nobody asked for, or does not any more, must not end it.
+///
+/// # Errors
+/// None in practice: they can all be ignored.
+///
+/// Source: sigaction(2).
+pub fn ignore_daemon_scope() -> io::Result<()> {
+    // SAFETY: all zeroes is a valid sigaction.
+    let mut ignore: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    ignore.sa_sigaction = libc::SIG_IGN;
+    (1..COUNT as i32)
+        .filter(|s| daemon_scope_allowed(*s))
+        .try_for_each(|s| action(s, Some(&ignore)).map(drop))
 }
 
 /// Whether evd may pass this signal of its own on to clients: USR1, USR2, WINCH and the real-time ones.
