@@ -189,11 +189,14 @@ impl Builder {
         evd_proto::name::check(&name).map_err(|e| Error::BadName(e.to_string()))?;
         let mut base = Base::new(&self.config)?;
         let waker = base.waker()?;
+        if evd::backend::is_in_environment("EVENT_SHOW_METHOD") {
+            eprintln!("[msg] evd using: {}", base.method());
+        }
         let who = Introduction {
             role: Role::Client,
             name,
             // evd's counterpart has the method that the base has here: what the user sees is what evd uses.
-            method: base.method().to_owned(),
+            method: base.method().split(' ').next().unwrap_or_default().to_owned(),
             avoid: self.config.avoid.clone(),
             require: self.config.require.bits(),
         };
@@ -213,6 +216,7 @@ impl Builder {
             inserted: 0,
             timed: 0,
             common: Vec::new(),
+            slacks: HashMap::new(),
             senders: BTreeMap::new(),
             laters: Vec::new(),
             limits: self.limits,

@@ -249,6 +249,16 @@ impl<F: 'static> Event<F> {
         self.change(|state, id| state.activate_later(id, what))
     }
 
+    /// How late its timeouts may be, so that they can fall together with others and wake the machine less often. Zero, as at first: precise. It counts from the
+    /// next time that its timeout is set; a persistent one does not drift.
+    pub fn set_slack(&self, slack: Duration) {
+        let nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+        self.read(|state, id| match nanos {
+            0 => drop(state.slacks.remove(&id)),
+            _ => drop(state.slacks.insert(id, (nanos, state.slot(id).deadline))),
+        });
+    }
+
     /// libevent's `event_pending`: which bits of `asked` it waits for, or is active with.
     pub fn pending(&self, asked: What) -> What {
         self.read(|state, id| state.pending(id, asked))

@@ -55,6 +55,7 @@ impl State {
         if let Some(times) = self.times.get_mut(id as usize) {
             *times = (0, 0);
         }
+        self.slacks.remove(&id);
         self.labels.remove(&id);
         self.named.remove(&id);
         self.park.forget_timer(id);
@@ -228,6 +229,7 @@ impl State {
     }
 
     fn set_timer(&mut self, id: u32, deadline: u64) {
+        let deadline = self.with_slack(id, deadline);
         let slot = &mut self.events[id as usize];
         slot.deadline = deadline;
         let timer = self.base.set_timer(slot.timer, deadline, crate::turn::timer_token(id));
@@ -237,13 +239,24 @@ impl State {
     /// Sets its timer to `nanos` after `now`, as one of many if that is a common timeout.
     fn start_timer(&mut self, id: u32, now: u64, nanos: u64) {
         let deadline = now.saturating_add(nanos);
-        let Some((_, common)) = self.common.iter().find(|(interval, _)| *interval == nanos) else {
+        let common = self.common.iter().find(|(interval, _)| *interval == nanos);
+        let Some((_, common)) = common.filter(|_| !self.slacks.contains_key(&id)) else {
             return self.set_timer(id, deadline);
         };
         let slot = &mut self.events[id as usize];
         slot.deadline = deadline;
         let timer = self.base.set_common_timer(slot.timer, *common, now, crate::turn::timer_token(id));
         self.timer_is_set(id, timer);
+    }
+
+    /// Within its slack a deadline goes to the roundest time there is, so that deadlines of several timers, and of several programs, fall together.
+    fn with_slack(&mut self, id: u32, deadline: u64) -> u64 {
+        if self.slacks.is_empty() {
+            return deadline;
+        }
+        let Some((slack, due)) = self.slacks.get_mut(&id) else { return deadline };
+        *due = deadline;
+        roundest(deadline, deadline.saturating_add(*slack))
     }
 
     fn timer_is_set(&mut self, id: u32, timer: TimerId) {
@@ -298,7 +311,8 @@ impl State {
         } else if self.slot(id).interval != 0 {
             let now = self.time();
             let slot = self.slot(id);
-            let (interval, was_due) = (slot.interval, slot.deadline);
+            let interval = slot.interval;
+            let was_due = self.slacks.get(&id).map_or(slot.deadline, |(_, due)| *due);
             // Due by its timeout: the next one counts from when it was due; by anything else: from now. Missed ones are not made up for.
             let next = was_due.saturating_add(interval);
             if res.contains(What::TIMEOUT) && next >= now {
@@ -409,5 +423,32 @@ impl State {
     fn remove_name(&mut self, id: u32) {
         self.names.remove(&id);
         self.link.unsubscribe(id);
+    }
+}
+
+/// The number from `low` to `high` that ends in the most zeros in binary.
+fn roundest(low: u64, high: u64) -> u64 {
+    if low == 0 || low >= high {
+        return low;
+    }
+    // All numbers of the range have the bits above the first one in which its ends differ; `low - 1`, so that `low` itself may be the one.
+    let first = 63 - ((low - 1) ^ high).leading_zeros();
+    (high >> first) << first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::roundest;
+
+    #[test]
+    fn the_roundest_number_of_a_range_is_in_it_and_the_roundest() {
+        for low in 0..130u64 {
+            for high in low..140 {
+                let round = roundest(low, high);
+                assert!((low..=high).contains(&round), "{low}..={high}: {round}");
+                let most = (low.max(1)..=high).map(u64::trailing_zeros).max();
+                assert!(low == 0 || Some(round.trailing_zeros()) == most, "{low}..={high}: {round}");
+            }
+        }
     }
 }

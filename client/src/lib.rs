@@ -27,10 +27,12 @@
 
 mod base;
 mod builder;
+mod clocks;
 mod error;
 mod event;
 mod events;
 mod files;
+mod fork;
 mod handle;
 mod hold;
 mod inspect;
@@ -47,6 +49,7 @@ mod watchers;
 
 pub use base::{EventBase, Triggered};
 pub use builder::Builder;
+pub use clocks::{BootClock, WallClock};
 pub use error::Error;
 pub use evd::backend::Features;
 pub use evd_proto::What;

@@ -154,7 +154,7 @@ impl Link {
         }
     }
 
-    fn say(&mut self, state: LinkState) {
+    pub fn say(&mut self, state: LinkState) {
         self.state = state.clone();
         self.news.push(state);
     }

@@ -191,6 +191,8 @@ pub(crate) struct State {
     pub timed: usize,
     /// Common timeouts, in nanoseconds.
     pub common: Vec<(u64, Common)>,
+    /// Of events whose timeout may be late: by how much, and when it should be due, in nanoseconds.
+    pub slacks: HashMap<u32, (u64, u64)>,
     /// Who sent each signal the last time.
     pub senders: BTreeMap<i32, Sender>,
     /// Events that become active before the next wait.

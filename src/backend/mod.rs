@@ -6,6 +6,7 @@
 //! One rule: this file is the only one that asks for which system it is built. See `README.md` for what each method can do.
 
 mod alarm;
+mod changelist;
 mod epoll;
 mod poll;
 mod select;
@@ -167,6 +168,9 @@ pub trait Backend {
     /// `ENOMEM`, and for `poll` `EINVAL` with more watches than the limit on open files.
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()>;
 
+    /// Tells the kernel of all changes now; a wait does so by itself. For whoever waits for the pollable fd instead.
+    fn apply(&mut self) {}
+
     /// An fd that is readable when a wait would report something: at once for epoll, after [`Backend::make_pollable`] for others.
     fn pollable(&self) -> Option<BorrowedFd<'_>>;
 
@@ -186,13 +190,35 @@ pub struct Method {
     pub features: Features,
     /// The environment variable that disables it by being there.
     pub env: &'static str,
-    pub(crate) open: fn() -> io::Result<Box<dyn Backend + Send>>,
+    pub(crate) open: Open,
+    /// The same with a list of changes, where that makes a difference.
+    pub(crate) with_changelist: Option<Open>,
 }
 
+type Open = fn() -> io::Result<Box<dyn Backend + Send>>;
+
 static METHODS: &[Method] = &[
-    Method { name: "epoll", features: epoll::FEATURES, env: "EVENT_NOEPOLL", open: epoll::open },
-    Method { name: "poll", features: poll::FEATURES, env: "EVENT_NOPOLL", open: poll::open },
-    Method { name: "select", features: select::FEATURES, env: "EVENT_NOSELECT", open: select::open },
+    Method {
+        name: "epoll",
+        features: epoll::FEATURES,
+        env: "EVENT_NOEPOLL",
+        open: epoll::open,
+        with_changelist: Some(changelist::open),
+    },
+    Method {
+        name: "poll",
+        features: poll::FEATURES,
+        env: "EVENT_NOPOLL",
+        open: poll::open,
+        with_changelist: None,
+    },
+    Method {
+        name: "select",
+        features: select::FEATURES,
+        env: "EVENT_NOSELECT",
+        open: select::open,
+        with_changelist: None,
+    },
 ];
 
 /// The methods of this build, best first.
@@ -211,7 +237,14 @@ pub fn supported(ignore_env: bool) -> Vec<&'static str> {
 
 /// Whether the environment disables `method` and may.
 pub(crate) fn is_disabled(method: &Method) -> bool {
-    std::env::var_os(method.env).is_some() && !is_privileged()
+    is_in_environment(method.env)
+}
+
+/// Whether a variable is there, even empty, and counts: it does not in a process that runs with more rights than who started it.
+///
+/// Source: libevent, `evutil_getenv_`.
+pub fn is_in_environment(name: &str) -> bool {
+    std::env::var_os(name).is_some() && !is_privileged()
 }
 
 fn is_privileged() -> bool {

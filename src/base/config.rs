@@ -94,6 +94,7 @@ impl std::error::Error for BaseError {
     }
 }
 
+const CHANGELIST: &str = "EVENT_EPOLL_USE_CHANGELIST";
 const CONFIGURATION: &str = "the configuration";
 
 /// Opens the method that `config` leads to.
@@ -110,7 +111,7 @@ pub(super) fn open(config: &Config) -> Result<Box<dyn Backend + Send>, BaseError
         if let Some(why) = lacks(method, config.require) {
             return Err(BaseError::NoMethod { why });
         }
-        return (method.open)().map_err(BaseError::Os);
+        return open_method(method, config).map_err(BaseError::Os);
     }
     let (mut why, mut fault) = (Vec::new(), None);
     for method in methods {
@@ -119,13 +120,32 @@ pub(super) fn open(config: &Config) -> Result<Box<dyn Backend + Send>, BaseError
         } else if let Some(lack) = lacks(method, config.require) {
             why.push(lack);
         } else {
-            match (method.open)() {
+            match open_method(method, config) {
                 Ok(backend) => return Ok(backend),
                 Err(e) => fault = Some(e),
             }
         }
     }
     Err(fault.map_or_else(|| BaseError::NoMethod { why: why.join("; ") }, BaseError::Os))
+}
+
+fn open_method(method: &Method, config: &Config) -> io::Result<Box<dyn Backend + Send>> {
+    let asked = config.changelist || (!config.ignore_env && backend::is_in_environment(CHANGELIST));
+    match method.with_changelist {
+        Some(open) if asked => open(),
+        _ => (method.open)(),
+    }
+}
+
+/// Opens once more what a base has, whatever was asked for when that was made.
+pub(super) fn open_again(backend: &dyn Backend) -> io::Result<Box<dyn Backend + Send>> {
+    let name = backend.method();
+    let is_it = |m: &&Method| m.name == name || name.strip_prefix(m.name).is_some_and(|r| r.starts_with(' '));
+    let method = backend::methods().iter().find(is_it).ok_or(io::ErrorKind::Unsupported)?;
+    match method.with_changelist {
+        Some(open) if method.name != name => open(),
+        _ => (method.open)(),
+    }
 }
 
 fn avoided_by(method: &Method, config: &Config) -> Option<&'static str> {

@@ -82,6 +82,12 @@ impl Waker {
 }
 
 impl Mailbox {
+    fn watched_by(backend: &mut dyn Backend) -> io::Result<Arc<Mailbox>> {
+        let mailbox = Arc::new(Mailbox { wake: Wake::new()?, pending: AtomicBool::new(false) });
+        backend.watch(mailbox.wake.as_fd(), MAIL, READ, Entry::New).map_err(as_fault)?;
+        Ok(mailbox)
+    }
+
     /// The fd first: a wake-up between the two lines is part of the mail that is about to be read, and the next one notifies again. The other way round it
     /// would lose its notification and keep `pending` for ever.
     fn take(&self) {
@@ -155,6 +161,37 @@ impl Base {
         };
         base.refresh_now();
         base
+    }
+
+    /// Makes the kernel's part anew: in the child of a fork the old one is the parent's, who must not be disturbed. Timers stay. **All watches must be set again by
+    /// the owner**, as new ones; signals are by this. Wakers that were made before wake nobody any more.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`; nothing has changed then.
+    ///
+    /// Source: libevent, `event_reinit`.
+    pub fn reinit(&mut self) -> io::Result<()> {
+        let mut backend = config::open_again(&*self.backend)?;
+        if self.nested {
+            backend.make_pollable()?;
+        }
+        let mailbox = match self.mailbox {
+            Some(_) => Some(Mailbox::watched_by(&mut *backend)?),
+            None => None,
+        };
+        let mut signals = None;
+        if let Some(old) = &self.signals {
+            let mut new = Signals::new()?;
+            old.wanted().try_for_each(|signo| new.add(signo))?;
+            backend.watch(new.as_fd(), SIGNALS, READ, Entry::New).map_err(as_fault)?;
+            signals = Some(new);
+        }
+        (self.backend, self.mailbox, self.signals) = (backend, mailbox, signals);
+        (self.alarm, self.armed, self.rang) = (None, None, false);
+        for muted in std::mem::take(&mut self.muted) {
+            self.timers.cancel(muted.timer);
+        }
+        Ok(())
     }
 
     /// libevent's name of the method.
@@ -325,8 +362,7 @@ impl Base {
         if let Some(mailbox) = &self.mailbox {
             return Ok(Waker(Arc::clone(mailbox)));
         }
-        let mailbox = Arc::new(Mailbox { wake: Wake::new()?, pending: AtomicBool::new(false) });
-        self.backend.watch(mailbox.wake.as_fd(), MAIL, READ, Entry::New).map_err(as_fault)?;
+        let mailbox = Mailbox::watched_by(&mut *self.backend)?;
         self.mailbox = Some(Arc::clone(&mailbox));
         Ok(Waker(mailbox))
     }
@@ -455,6 +491,7 @@ impl Base {
         if !self.nested {
             return Ok(());
         }
+        self.backend.apply();
         let real = match self.clock {
             Clock::Monotonic => deadline,
             Clock::Manual(_) => deadline.filter(|d| *d <= self.look_at_clock()).map(|_| 0),

@@ -144,6 +144,18 @@ pub fn reserve_fd() -> io::Result<OwnedFd> {
     Ok(File::open("/dev/null")?.into())
 }
 
+/// Makes the number of `old` mean the file of `new`, closed on exec. Whoever knows the number has the new file from then on.
+///
+/// # Errors
+/// `EBUSY` in a race with an open of the same number.
+///
+/// Source: dup3(2).
+pub fn replace(old: &OwnedFd, new: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: dup3 takes numbers; `old` is owned by the caller and stays open, under the same number.
+    cvt(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
 /// A pipe: its reading and its writing end, blocking, closed on exec.
 ///
 /// # Errors

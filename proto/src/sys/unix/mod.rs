@@ -8,13 +8,14 @@ mod poll;
 mod process;
 mod signals;
 mod socket;
+mod timer;
 mod wake;
 
 pub use accounts::{group_id, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
     FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, most_open_files,
-    open_files, pipe, raise_open_files, reserve_fd, restrict_file_mode,
+    open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 pub use poll::{PollFd, poll};
@@ -29,6 +30,7 @@ pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups, recv,
     send, socketpair,
 };
+pub use timer::{TimerClock, TimerFd};
 pub use wake::Wake;
 
 use std::io;

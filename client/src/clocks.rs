@@ -1,0 +1,83 @@
+//! Timers on clocks that libevent has none for: the wall clock, which is set and jumps, and the one that goes on while the machine is suspended.
+//!
+//! Each is a timerfd, and so an event with an fd like others: evd can wait for it.
+//!
+//! Source: timerfd_create(2), clock_gettime(2).
+
+use crate::{Error, Event, EventBase};
+use evd_proto::What;
+use evd_proto::sys::{TimerClock, TimerFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The source of a timer on the wall clock.
+#[derive(Debug)]
+pub struct WallClock(TimerFd);
+
+/// The source of a timer that counts the time in which the machine is suspended.
+#[derive(Debug)]
+pub struct BootClock(TimerFd);
+
+impl AsFd for WallClock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for BootClock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Event<WallClock> {
+    /// A timer on the wall clock (`CLOCK_REALTIME`): it is due when that shows the time it is set to, also if it is set forward or back meanwhile.
+    ///
+    /// # Errors
+    /// `Os`: out of fds. `Forked`.
+    pub fn wall_timer(
+        base: &EventBase,
+        mut callback: impl FnMut(&Event<WallClock>) + 'static,
+    ) -> Result<Event<WallClock>, Error> {
+        let clock = WallClock(TimerFd::new(TimerClock::Wall)?);
+        Event::new(base, clock, What::READ, move |event, _| {
+            // Set anew meanwhile: it is not due.
+            if event.source().0.expired() { callback(event) } else { drop(event.add(None)) }
+        })
+    }
+
+    /// Sets it, once; it replaces what was set before. A time that has passed is due at once. [`Event::del`] takes it back.
+    ///
+    /// # Errors
+    /// `Os`, `Forked`.
+    pub fn set_at(&self, at: SystemTime) -> Result<(), Error> {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.source().0.set_at(since)?;
+        self.add(None)
+    }
+}
+
+impl Event<BootClock> {
+    /// A timer that counts suspend (`CLOCK_BOOTTIME`): an hour is an hour, also if the machine slept for half of it. It does not wake the machine.
+    ///
+    /// # Errors
+    /// `Os`: out of fds. `Forked`.
+    pub fn boot_timer(
+        base: &EventBase,
+        mut callback: impl FnMut(&Event<BootClock>) + 'static,
+    ) -> Result<Event<BootClock>, Error> {
+        let clock = BootClock(TimerFd::new(TimerClock::Boot)?);
+        Event::new(base, clock, What::READ, move |event, _| {
+            if event.source().0.expired() { callback(event) } else { drop(event.add(None)) }
+        })
+    }
+
+    /// Sets it, once, to `after` from now; it replaces what was set before. [`Event::del`] takes it back.
+    ///
+    /// # Errors
+    /// `Os`, `Forked`.
+    pub fn set_after(&self, after: Duration) -> Result<(), Error> {
+        self.source().0.set_after(after)?;
+        self.add(None)
+    }
+}
