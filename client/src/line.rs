@@ -108,7 +108,11 @@ impl Line {
             avoid: who.avoid.clone(),
             require: who.require,
         })?;
-        line.channel.flush()?;
+        match line.channel.flush() {
+            // It has said why and left already: that is still to be read.
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+            other => drop(other?),
+        }
         Ok(line)
     }
 
