@@ -501,7 +501,12 @@ impl State {
         }
         let file = self.park.info(w).file.or_else(|| sys::identify(FdNumber(fd).as_fd()).ok());
         self.park.info(w).file = file;
-        let interest = if edge { interest | What::ET } else { interest };
+        let interest = match place {
+            // What it did before it was parked again: evd knows by the Arm where it is.
+            Place::Parked => What::empty(),
+            _ if edge => interest | What::ET,
+            _ => interest,
+        };
         let (kind, ino) = file.map_or((FileKind::Other, 0), |f| (f.kind, f.ino));
         Some(LocalWatch { id: w, interest, kind, ino, fired, ready })
     }

@@ -225,7 +225,7 @@ pub struct Report {
 pub struct LocalWatch {
     /// The watch's id.
     pub id: u32,
-    /// What it is waited for, with ET if edge-triggered.
+    /// What it is waited for, with ET if edge-triggered; nothing: it is parked again, and only `fired` and `ready` count.
     pub interest: What,
     /// What the file is.
     pub kind: FileKind,
