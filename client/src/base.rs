@@ -110,7 +110,7 @@ impl EventBase {
     pub fn loopexit(&self, after: Option<Duration>) -> Result<(), Error> {
         self.core.check_fork()?;
         let mut state = self.core.state.borrow_mut();
-        let id = state.new_event(Call::Exit, Source::Nothing, What::empty());
+        let id = state.new_event(Call::Own(None), Source::Nothing, What::empty());
         match after {
             Some(after) => state.add(id, Some(after))?,
             None => state.activate(id, What::TIMEOUT, 1),

@@ -205,6 +205,9 @@ impl Builder {
         let mut state = State {
             base,
             events: Slab::new(),
+            timings: Vec::new(),
+            counts: Vec::new(),
+            calls: HashMap::new(),
             watches: Slab::new(),
             by_fd: Vec::new(),
             signals: BTreeMap::new(),

@@ -255,7 +255,7 @@ impl<F: 'static> Event<F> {
         let nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
         self.read(|state, id| match nanos {
             0 => drop(state.slacks.remove(&id)),
-            _ => drop(state.slacks.insert(id, (nanos, state.slot(id).deadline))),
+            _ => drop(state.slacks.insert(id, (nanos, state.timing(id).deadline))),
         });
     }
 
@@ -268,8 +268,8 @@ impl<F: 'static> Event<F> {
     pub fn time_left(&self) -> Option<Duration> {
         self.read(|state, id| {
             let now = state.base.refresh_now();
-            let slot = state.slot(id);
-            slot.timer.map(|_| Duration::from_nanos(slot.deadline.saturating_sub(now)))
+            let deadline = state.timing(id).deadline;
+            state.slot(id).timer.map(|_| Duration::from_nanos(deadline.saturating_sub(now)))
         })
     }
 
@@ -349,12 +349,12 @@ impl<F: 'static> Event<F> {
 
     /// Inside its callback: how often what is being reported has happened (of named events and signals).
     pub fn times(&self) -> u32 {
-        self.read(|state, id| state.slot(id).calls)
+        self.read(|state, id| state.calls.get(&id).copied().unwrap_or(1))
     }
 
     /// How often it has fired.
     pub fn count(&self) -> u64 {
-        self.read(|state, id| state.slot(id).count)
+        self.read(|state, id| state.counts.get(id as usize).copied().unwrap_or(0))
     }
 
     /// How long its callbacks ran, in all and at most, while the base timed them: see [`EventBase::on_slow`].

@@ -3,7 +3,7 @@
 //! Source: libevent's event.c (`event_add_nolock_`, `event_del_nolock_`, `event_active_nolock_`), as described in its documentation.
 
 use crate::Error;
-use crate::state::{Call, Finalizer, NIL, Slot, Source, State};
+use crate::state::{Call, Finalizer, NIL, Slot, Source, State, Timing};
 use evd::base::TimerId;
 use evd_proto::What;
 use std::time::Duration;
@@ -27,23 +27,19 @@ impl State {
         let slot = Slot {
             call,
             source,
-            what,
-            priority,
-            inserted: false,
-            active: false,
-            later: false,
-            timer_dirty: false,
-            res: What::empty(),
-            calls: 0,
             watch: NIL,
             next: NIL,
             before: NIL,
             after: NIL,
             timer: None,
-            deadline: 0,
-            interval: 0,
             generation,
-            count: 0,
+            what,
+            res: What::empty(),
+            priority,
+            inserted: false,
+            active: false,
+            later: false,
+            timer_dirty: false,
         };
         self.events.insert(slot) as u32
     }
@@ -52,12 +48,7 @@ impl State {
     pub fn free_event(&mut self, id: u32) {
         self.del(id);
         self.events.remove(id as usize);
-        if let Some(times) = self.times.get_mut(id as usize) {
-            *times = (0, 0);
-        }
-        self.slacks.remove(&id);
-        self.labels.remove(&id);
-        self.named.remove(&id);
+        self.forget_aside(id);
         self.park.forget_timer(id);
     }
 
@@ -70,8 +61,9 @@ impl State {
     /// Takes an idle event out, to be moved to another base.
     pub fn move_out(&mut self, id: u32) -> Moved {
         let slot = self.slot(id);
-        let (source, what, count) = (slot.source, slot.what, slot.count);
-        let call = std::mem::replace(&mut self.slot_mut(id).call, Call::Exit);
+        let (source, what) = (slot.source, slot.what);
+        let count = self.counts.get(id as usize).copied().unwrap_or(0);
+        let call = std::mem::replace(&mut self.slot_mut(id).call, Call::Own(None));
         let (label, name) = (self.labels.remove(&id), self.named.remove(&id));
         self.free_event(id);
         Moved { call, source, what, count, label, name }
@@ -80,7 +72,7 @@ impl State {
     /// Takes in an event of another base.
     pub fn move_in(&mut self, moved: Moved) -> u32 {
         let id = self.new_event(moved.call, moved.source, moved.what);
-        self.slot_mut(id).count = moved.count;
+        *self.count_mut(id) = moved.count;
         self.labels.extend(moved.label.map(|l| (id, l)));
         self.named.extend(moved.name.map(|n| (id, n)));
         id
@@ -89,7 +81,7 @@ impl State {
     /// `event_add`. On an error nothing has changed.
     pub fn add(&mut self, id: u32, timeout: Option<Duration>) -> Result<(), Error> {
         let slot = self.slot(id);
-        if matches!(slot.call, Call::Finalizer(_)) {
+        if slot.call.is_finalizer() {
             return Err(Error::Finalizing);
         }
         if !slot.inserted && !slot.active {
@@ -106,8 +98,9 @@ impl State {
             let now = self.time();
             let slot = self.slot_mut(id);
             if slot.what.contains(What::PERSIST) {
-                slot.interval = nanos;
+                self.timing_mut(id).interval = nanos;
             }
+            let slot = self.slot(id);
             if slot.active && slot.res.contains(What::TIMEOUT) {
                 self.deactivate(id);
             }
@@ -140,7 +133,7 @@ impl State {
         let slot = self.slot_mut(id);
         if slot.active || slot.later {
             slot.res |= res;
-        } else if !matches!(slot.call, Call::Finalizer(_)) {
+        } else if !slot.call.is_finalizer() {
             (slot.later, slot.res) = (true, res);
             self.laters.push(id);
         }
@@ -157,7 +150,7 @@ impl State {
     /// Calls `run` at the event's priority when all that runs now is over; until then the event can't be added or made active.
     pub fn finalize(&mut self, id: u32, run: Box<dyn FnOnce()>) {
         let Call::User(before) = &self.slot(id).call else { return };
-        let call = Call::Finalizer(Box::new(Finalizer { before: before.clone(), run }));
+        let call = Call::Own(Some(Box::new(Finalizer { before: before.clone(), run })));
         self.del(id);
         self.slot_mut(id).call = call;
         self.queues.push(&mut self.events, id);
@@ -166,7 +159,8 @@ impl State {
     /// Gives the event back what it did before it was to be finalized, and returns what is to run.
     pub fn take_finalizer(&mut self, id: u32) -> Option<Box<dyn FnOnce()>> {
         let slot = self.events.get_mut(id as usize)?;
-        let Call::Finalizer(finalizer) = std::mem::replace(&mut slot.call, Call::Exit) else { return None };
+        let Call::Own(finalizer) = &mut slot.call else { return None };
+        let finalizer = finalizer.take()?;
         slot.call = Call::User(finalizer.before);
         if slot.active {
             self.queues.remove(&mut self.events, id);
@@ -177,24 +171,28 @@ impl State {
     /// `event_remove_timer`: the timeout goes, the rest stays.
     pub fn remove_timeout(&mut self, id: u32) {
         self.remove_timer(id);
-        self.slot_mut(id).interval = 0;
+        self.timing_mut(id).interval = 0;
     }
 
     /// `event_active`.
     pub fn activate(&mut self, id: u32, res: What, calls: u32) {
-        if matches!(self.slot(id).call, Call::Finalizer(_)) {
+        if self.slot(id).call.is_finalizer() {
             return;
         }
         let slot = self.slot_mut(id);
-        if slot.active {
+        let (active, counted) = (slot.active, slot.source.is_counted());
+        if active {
             slot.res |= res;
-            if matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_) | Source::Name) {
-                slot.calls = slot.calls.saturating_add(calls);
-            }
+        }
+        if counted {
+            let known = self.calls.entry(id).or_insert(0);
+            *known = if active { known.saturating_add(calls) } else { calls };
+        }
+        if active {
             return;
         }
+        let slot = self.slot_mut(id);
         slot.res = if slot.later { slot.res | res } else { res };
-        slot.calls = calls;
         let priority = usize::from(slot.priority);
         self.no_longer_later(id);
         self.queues.push(&mut self.events, id);
@@ -230,8 +228,8 @@ impl State {
 
     fn set_timer(&mut self, id: u32, deadline: u64) {
         let deadline = self.with_slack(id, deadline);
-        let slot = &mut self.events[id as usize];
-        slot.deadline = deadline;
+        self.timing_mut(id).deadline = deadline;
+        let slot = &self.events[id as usize];
         let timer = self.base.set_timer(slot.timer, deadline, crate::turn::timer_token(id));
         self.timer_is_set(id, timer);
     }
@@ -239,13 +237,13 @@ impl State {
     /// Sets its timer to `nanos` after `now`, as one of many if that is a common timeout.
     fn start_timer(&mut self, id: u32, now: u64, nanos: u64) {
         let deadline = now.saturating_add(nanos);
-        let common = self.common.iter().find(|(interval, _)| *interval == nanos);
+        let common = self.common.iter().find(|(interval, _)| *interval == nanos).copied();
         let Some((_, common)) = common.filter(|_| !self.slacks.contains_key(&id)) else {
             return self.set_timer(id, deadline);
         };
-        let slot = &mut self.events[id as usize];
-        slot.deadline = deadline;
-        let timer = self.base.set_common_timer(slot.timer, *common, now, crate::turn::timer_token(id));
+        self.timing_mut(id).deadline = deadline;
+        let slot = &self.events[id as usize];
+        let timer = self.base.set_common_timer(slot.timer, common, now, crate::turn::timer_token(id));
         self.timer_is_set(id, timer);
     }
 
@@ -301,18 +299,26 @@ impl State {
         self.inserted -= 1;
     }
 
+    fn count_mut(&mut self, id: u32) -> &mut u64 {
+        let at = id as usize;
+        if self.counts.len() <= at {
+            self.counts.resize(at + 1, 0);
+        }
+        &mut self.counts[at]
+    }
+
     /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one restarts its timeout.
     pub fn before_callback(&mut self, id: u32) -> (What, u32) {
         let slot = self.slot(id);
-        let (res, calls, persist) = (slot.res, slot.calls, slot.what.contains(What::PERSIST));
+        let (res, persist, counted) = (slot.res, slot.what.contains(What::PERSIST), slot.source.is_counted());
+        let calls = if counted { self.calls.get(&id).copied().unwrap_or(1) } else { 1 };
         self.queues.remove(&mut self.events, id);
         if !persist {
             self.del(id);
-        } else if self.slot(id).interval != 0 {
+        } else if self.timing(id).interval != 0 {
             let now = self.time();
-            let slot = self.slot(id);
-            let interval = slot.interval;
-            let was_due = self.slacks.get(&id).map_or(slot.deadline, |(_, due)| *due);
+            let Timing { interval, deadline } = self.timing(id);
+            let was_due = self.slacks.get(&id).map_or(deadline, |(_, due)| *due);
             // Due by its timeout: the next one counts from when it was due; by anything else: from now. Missed ones are not made up for.
             let next = was_due.saturating_add(interval);
             if res.contains(What::TIMEOUT) && next >= now {
@@ -321,7 +327,7 @@ impl State {
                 self.start_timer(id, now, interval);
             }
         }
-        self.slot_mut(id).count += 1;
+        *self.count_mut(id) += 1;
         (res, calls)
     }
 
@@ -333,7 +339,7 @@ impl State {
         self.mark_timer(id);
         let slot = self.slot(id);
         // Ready by its fd at the same time: keep both. Otherwise a one-time event is gone from now on, as in libevent.
-        let stays = slot.active || (slot.what.contains(What::PERSIST) && slot.interval != 0);
+        let stays = slot.active || (slot.what.contains(What::PERSIST) && self.timing(id).interval != 0);
         if !stays {
             self.remove_inserted(id);
         }

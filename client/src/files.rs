@@ -68,19 +68,7 @@ impl State {
     }
 
     fn new_watch(&mut self, fd: RawFd, interest: What, edge: bool) -> Result<u32, Error> {
-        let watch = Watch {
-            fd,
-            first: NIL,
-            interest,
-            edge,
-            place: Place::Out,
-            pinned: false,
-            report_dirty: false,
-            unreported: 0,
-            unreported_ready: What::empty(),
-            fired_at: 0,
-            position: NIL,
-        };
+        let watch = Watch { fd, first: NIL, interest, edge, place: Place::Out, pinned: false };
         let w = self.watches.insert(watch) as u32;
         if let Err(e) = self.place_new(w) {
             self.watches.remove(w as usize);
@@ -169,40 +157,35 @@ impl State {
     }
 
     fn delist(&mut self, w: u32) {
-        let watch = &self.watches[w as usize];
-        let position = watch.position as usize;
-        let list = match watch.place {
+        let list = match self.watches[w as usize].place {
             Place::Out => &mut self.outs,
             Place::Local => &mut self.park.locals,
             Place::Parked => return self.park.unparked(w),
             Place::Always => return self.always.retain(|x| *x != w),
         };
-        if watch.position == NIL {
-            return;
-        }
+        let Some(position) = self.park.infos.take_position(w) else { return };
         list.swap_remove(position);
         if let Some(moved) = list.get(position) {
-            self.watches[*moved as usize].position = position as u32;
+            self.park.infos.of(*moved).position = position as u32;
         }
-        self.watches[w as usize].position = NIL;
     }
 
     fn enlist(&mut self, w: u32) {
-        let watch = &mut self.watches[w as usize];
+        let watch = &self.watches[w as usize];
         let list = match watch.place {
             Place::Out => &mut self.outs,
             // An edge-triggered watch stays where it is, a pinned one too.
             Place::Local if watch.edge || watch.pinned || !self.link.is_wanted() => {
-                return self.park.note_local(&mut self.watches, w);
+                return self.park.note_local(w);
             }
             Place::Local => &mut self.park.locals,
             Place::Parked => return,
             Place::Always => return self.always.push(w),
         };
-        watch.position = list.len() as u32;
+        self.park.infos.of(w).position = list.len() as u32;
         list.push(w);
         if watch.place == Place::Local {
-            self.park.note_local(&mut self.watches, w);
+            self.park.note_local(w);
         }
     }
 
@@ -237,14 +220,8 @@ impl State {
         if matched.is_empty() {
             return false;
         }
-        let now = self.base.now();
-        let watch = &mut self.watches[w as usize];
-        watch.fired_at = now;
-        if watch.place != Place::Parked {
-            watch.unreported = watch.unreported.saturating_add(1);
-            watch.unreported_ready |= matched;
-            self.park.note_local(&mut self.watches, w);
-        }
+        let place = self.watch(w).place;
+        self.park.fired(w, place, matched, self.base.now());
         true
     }
 
@@ -316,7 +293,7 @@ impl State {
             if ready.is_empty() {
                 continue;
             }
-            let (before, now) = (self.watch(w).fired_at, self.base.now());
+            let (before, now) = (self.park.infos.of(w).fired_at, self.base.now());
             if !self.fire(w, ready & self.known_bits()) {
                 self.mute(w);
             } else if before != 0 && self.park.linger > 0 && now.saturating_sub(before) <= self.park.linger {

@@ -112,9 +112,11 @@ impl EventBase {
             pending: state.pending(id, What::all()),
             active: slot.active.then_some(slot.res),
             priority: usize::from(slot.priority),
-            time_left: slot.timer.map(|_| Duration::from_nanos(slot.deadline.saturating_sub(now))),
+            time_left: slot
+                .timer
+                .map(|_| Duration::from_nanos(state.timing(id).deadline.saturating_sub(now))),
             label: state.labels.get(&id).cloned().unwrap_or_default(),
-            count: slot.count,
+            count: state.counts.get(id as usize).copied().unwrap_or(0),
         })
     }
 

@@ -6,13 +6,12 @@
 //!
 //! Timers are told to evd lazily: only a new or an earlier deadline, or a cancel. Counts of local watches go along with other messages.
 
-use crate::state::{NIL, Place, State, Watch};
+use crate::state::{NIL, Place, State};
 use evd_proto::What;
 use evd_proto::notice::ActiveTimer;
 use evd_proto::request::{Arm, ArmWatch, Disarm, LocalWatch, Report, SetTimer, Timers};
 use evd_proto::sys::{self, FdNumber, FileId, FileKind};
 use rustc_hash::FxHashMap;
-use slab::Slab;
 use std::os::fd::{AsFd, RawFd};
 
 /// How late evd may be with a timer before the client fires it by itself.
@@ -25,19 +24,63 @@ const RETRY: u64 = 20_000_000;
 const BATCH: usize = 2_000;
 
 /// What parking knows of a watch, by the watch's index. Kept apart so that a local base has none of it.
-#[derive(Clone, Copy, Default)]
-struct Info {
+#[derive(Clone, Copy)]
+pub(crate) struct Info {
     /// Counts the arms; it outlives the watch, so that a new one with this index is told apart.
     seq: u32,
     file: Option<FileId>,
     /// The interest that evd waits for.
     armed: What,
+    /// evd should hear of it: it is local, or has fired.
+    dirty: bool,
+    /// Activations seen here and not yet reported to evd.
+    unreported: u32,
+    unreported_ready: What,
+    /// When it last fired.
+    pub fired_at: u64,
+    /// Where it stands in the list of its place, or `NIL`.
+    pub position: u32,
+}
+
+impl Default for Info {
+    fn default() -> Info {
+        Info {
+            seq: 0,
+            file: None,
+            armed: What::empty(),
+            dirty: false,
+            unreported: 0,
+            unreported_ready: What::empty(),
+            fired_at: 0,
+            position: NIL,
+        }
+    }
+}
+
+/// The infos, made as far as they are needed.
+#[derive(Default)]
+pub(crate) struct Infos(Vec<Info>);
+
+impl Infos {
+    /// Takes out where a watch stands in its list; nothing is made for it.
+    pub fn take_position(&mut self, w: u32) -> Option<usize> {
+        let info = self.0.get_mut(w as usize)?;
+        Some(std::mem::replace(&mut info.position, NIL)).filter(|p| *p != NIL).map(|p| p as usize)
+    }
+
+    pub fn of(&mut self, w: u32) -> &mut Info {
+        let at = w as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, Info::default());
+        }
+        &mut self.0[at]
+    }
 }
 
 #[derive(Default)]
 pub(crate) struct Park {
     pub linger: u64,
-    infos: Vec<Info>,
+    pub infos: Infos,
     /// Local watches that may be parked once they are quiet.
     pub locals: Vec<u32>,
     next_quiet_check: u64,
@@ -64,11 +107,7 @@ impl Park {
     }
 
     fn info(&mut self, w: u32) -> &mut Info {
-        let at = w as usize;
-        if self.infos.len() <= at {
-            self.infos.resize(at + 1, Info::default());
-        }
-        &mut self.infos[at]
+        self.infos.of(w)
     }
 
     pub fn learn(&mut self, w: u32, file: FileId) {
@@ -76,17 +115,17 @@ impl Park {
     }
 
     pub fn seq(&self, w: u32) -> u32 {
-        self.infos.get(w as usize).map_or(0, |i| i.seq)
+        self.infos.0.get(w as usize).map_or(0, |i| i.seq)
     }
 
     pub fn armed(&self, w: u32) -> What {
-        self.infos.get(w as usize).map_or(What::empty(), |i| i.armed)
+        self.infos.0.get(w as usize).map_or(What::empty(), |i| i.armed)
     }
 
     /// The watch leaves evd; its report, if one is on its way, is stale.
     pub fn unparked(&mut self, w: u32) {
         self.parked -= 1;
-        if let Some(file) = self.infos[w as usize].file {
+        if let Some(file) = self.infos.of(w).file {
             if self.files.get(&file) == Some(&w) {
                 self.files.remove(&file);
             }
@@ -95,8 +134,9 @@ impl Park {
 
     /// The watch is no more.
     pub fn gone(&mut self, w: u32, place: Place) {
-        if let Some(info) = self.infos.get_mut(w as usize) {
-            info.file = None;
+        if let Some(info) = self.infos.0.get_mut(w as usize) {
+            // The next watch with this index counts on from its arms.
+            *info = Info { seq: info.seq, dirty: info.dirty, ..Info::default() };
             if place != Place::Parked {
                 self.gone.push(w);
             }
@@ -108,14 +148,28 @@ impl Park {
     }
 
     /// evd should hear that this watch is local, or fired.
-    pub fn note_local(&mut self, watches: &mut Slab<Watch>, w: u32) {
+    pub fn note_local(&mut self, w: u32) {
         if self.linger == u64::MAX {
             return;
         }
-        let watch = &mut watches[w as usize];
-        if !watch.report_dirty {
-            watch.report_dirty = true;
+        let info = self.infos.of(w);
+        if !info.dirty {
+            info.dirty = true;
             self.reports.push(w);
+        }
+    }
+
+    /// A watch has fired. Without evd nobody asks when.
+    pub fn fired(&mut self, w: u32, place: Place, what: What, now: u64) {
+        if self.linger == u64::MAX {
+            return;
+        }
+        let info = self.infos.of(w);
+        info.fired_at = now;
+        if place != Place::Parked {
+            info.unreported = info.unreported.saturating_add(1);
+            info.unreported_ready |= what;
+            self.note_local(w);
         }
     }
 
@@ -175,7 +229,7 @@ impl State {
         }
         let mut list = std::mem::take(&mut self.outs);
         for &w in &list {
-            self.watch_mut(w).position = NIL;
+            self.park.infos.of(w).position = NIL;
         }
         self.add_quiet_locals(&mut list);
         self.park(&list);
@@ -194,7 +248,7 @@ impl State {
         }
         let mut next = u64::MAX;
         for &w in &self.park.locals {
-            let quiet_at = self.watches[w as usize].fired_at.saturating_add(linger);
+            let quiet_at = self.park.infos.0.get(w as usize).map_or(0, |i| i.fired_at).saturating_add(linger);
             if quiet_at <= now { list.push(w) } else { next = next.min(quiet_at) }
         }
         // Not for each watch by itself: they go in batches. With none left, the next one that becomes local is looked at from then on.
@@ -368,7 +422,7 @@ impl State {
             if watch.place == Place::Parked {
                 self.set_place(w, Place::Out);
                 self.outs.retain(|x| *x != w);
-                self.watch_mut(w).position = NIL;
+                self.park.infos.of(w).position = NIL;
                 self.park(&[w]);
             }
         }
@@ -401,7 +455,8 @@ impl State {
             let mut wanted = 0;
             if let Some(slot) = self.events.get_mut(id as usize) {
                 slot.timer_dirty = false;
-                wanted = if slot.timer.is_some() && id < limit { slot.deadline.max(1) } else { 0 };
+                let deadline = self.timings.get(id as usize).map_or(0, |t| t.deadline);
+                wanted = if slot.timer.is_some() && id < limit { deadline.max(1) } else { 0 };
             }
             let known = self.park.known(id);
             let before = *known;
@@ -491,10 +546,11 @@ impl State {
     }
 
     fn local_report(&mut self, w: u32) -> Option<LocalWatch> {
-        let watch = self.watches.get_mut(w as usize)?;
-        watch.report_dirty = false;
-        let fired = std::mem::take(&mut watch.unreported);
-        let ready = std::mem::take(&mut watch.unreported_ready);
+        let info = self.park.infos.of(w);
+        info.dirty = false;
+        let fired = std::mem::take(&mut info.unreported);
+        let ready = std::mem::take(&mut info.unreported_ready);
+        let watch = self.watches.get(w as usize)?;
         let (fd, place, edge, interest) = (watch.fd, watch.place, watch.edge, watch.interest);
         if place == Place::Parked && fired == 0 {
             return None;

@@ -80,13 +80,13 @@ fn run_event(core: &Rc<Core>, id: u32) -> u64 {
         let mut state = core.state.borrow_mut();
         let target = match &mut state.slot_mut(id).call {
             Call::User(target) => target.upgrade(),
-            Call::Exit => {
+            Call::Own(None) => {
                 state.before_callback(id);
                 state.free_event(id);
                 state.flow.exit = true;
                 return 1;
             }
-            Call::Finalizer(_) => {
+            Call::Own(Some(_)) => {
                 let finalizer = state.take_finalizer(id);
                 drop(state);
                 if let Some(run) = finalizer {
@@ -99,7 +99,6 @@ fn run_event(core: &Rc<Core>, id: u32) -> u64 {
         let slot = state.slot_mut(id);
         let generation = slot.generation;
         let repeats = matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_));
-        slot.calls = calls;
         state.flow.current = id;
         state.flow.calls_left = if repeats { calls } else { 1 };
         (target, res, generation)

@@ -33,13 +33,17 @@ pub(crate) trait Target {
 pub(crate) enum Call {
     /// A callback of the user.
     User(Weak<dyn Target>),
-    /// Ends the loop: `loopexit`.
-    Exit,
-    /// What is to run when the event is finalized, and what it did before.
-    Finalizer(Box<Finalizer>),
+    /// What is to run when the event is finalized, and what it did before; `None`: it ends the loop, `loopexit`.
+    Own(Option<Box<Finalizer>>),
 }
 
-/// See [`Call::Finalizer`].
+impl Call {
+    pub fn is_finalizer(&self) -> bool {
+        matches!(self, Call::Own(Some(_)))
+    }
+}
+
+/// See [`Call::Own`].
 pub(crate) struct Finalizer {
     pub before: Weak<dyn Target>,
     pub run: Box<dyn FnOnce()>,
@@ -60,6 +64,13 @@ pub(crate) enum Source {
     Name,
 }
 
+impl Source {
+    /// Whether it matters how often it came.
+    pub fn is_counted(self) -> bool {
+        matches!(self, Source::Signal(_) | Source::DaemonSignal(_) | Source::Name)
+    }
+}
+
 /// Who sent a signal: see [`Event::sender`](crate::Event::sender).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
@@ -71,22 +82,11 @@ pub struct Sender {
     pub code: i32,
 }
 
-/// libevent's `struct event`.
+/// libevent's `struct event`: what every event has. What only some have is kept beside, by index, as there may be very many events.
 pub(crate) struct Slot {
     pub call: Call,
     pub source: Source,
-    pub what: What,
-    pub priority: u8,
-    pub inserted: bool,
-    pub active: bool,
-    /// It becomes active before the next wait.
-    pub later: bool,
-    /// Its timer changed since evd was told.
-    pub timer_dirty: bool,
-    /// What it is active with.
-    pub res: What,
-    /// How often the callback of a signal event is to run.
-    pub calls: u32,
+    /// The watch of its fd while it is inserted.
     pub watch: u32,
     /// The next older event of the same fd or signal.
     pub next: u32,
@@ -94,13 +94,26 @@ pub(crate) struct Slot {
     pub before: u32,
     pub after: u32,
     pub timer: Option<TimerId>,
-    /// When the timer is due; after it fired, when it was.
-    pub deadline: u64,
-    /// The timeout to start anew when a persistent event runs; 0: none.
-    pub interval: u64,
     pub generation: u32,
-    /// Times the callback ran.
-    pub count: u64,
+    pub what: What,
+    /// What it is active with.
+    pub res: What,
+    pub priority: u8,
+    pub inserted: bool,
+    pub active: bool,
+    /// It becomes active before the next wait.
+    pub later: bool,
+    /// Its timer changed since evd was told.
+    pub timer_dirty: bool,
+}
+
+/// The timeout of an event, in nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Timing {
+    /// When it is due; after it fired, when it was.
+    pub deadline: u64,
+    /// What to start anew when a persistent event runs; 0: nothing.
+    pub interval: u64,
 }
 
 /// Where a watch is.
@@ -126,14 +139,6 @@ pub(crate) struct Watch {
     pub place: Place,
     /// Not to be parked (again): evd refused it, or a number of the same file is parked.
     pub pinned: bool,
-    pub report_dirty: bool,
-    /// Activations seen here and not yet reported to evd.
-    pub unreported: u32,
-    pub unreported_ready: What,
-    /// When it last fired.
-    pub fired_at: u64,
-    /// Where it stands in the list of its place, or `NIL`.
-    pub position: u32,
 }
 
 /// How much a loop runs before it looks for new events: `event_config_set_max_dispatch_interval`.
@@ -173,6 +178,12 @@ pub(crate) struct Flow {
 pub(crate) struct State {
     pub base: Base,
     pub events: Slab<Slot>,
+    /// By event, as far as events have had timeouts.
+    pub timings: Vec<Timing>,
+    /// By event, as far as events have fired: how often.
+    pub counts: Vec<u64>,
+    /// Of signals and named events that are active: how often each came.
+    pub calls: HashMap<u32, u32>,
     pub watches: Slab<Watch>,
     /// By fd: index of its watch, or `NIL`.
     pub by_fd: Vec<u32>,
@@ -267,6 +278,36 @@ impl State {
 
     pub fn slot_mut(&mut self, id: u32) -> &mut Slot {
         &mut self.events[id as usize]
+    }
+
+    pub fn timing(&self, id: u32) -> Timing {
+        self.timings.get(id as usize).copied().unwrap_or_default()
+    }
+
+    pub fn timing_mut(&mut self, id: u32) -> &mut Timing {
+        let at = id as usize;
+        if self.timings.len() <= at {
+            self.timings.resize_with(at + 1, Timing::default);
+        }
+        &mut self.timings[at]
+    }
+
+    /// Forgets what the last event with this index had.
+    pub fn forget_aside(&mut self, id: u32) {
+        let at = id as usize;
+        if let Some(timing) = self.timings.get_mut(at) {
+            *timing = Timing::default();
+        }
+        if let Some(count) = self.counts.get_mut(at) {
+            *count = 0;
+        }
+        if let Some(times) = self.times.get_mut(at) {
+            *times = (0, 0);
+        }
+        self.calls.remove(&id);
+        self.slacks.remove(&id);
+        self.labels.remove(&id);
+        self.named.remove(&id);
     }
 
     pub fn watch(&self, w: u32) -> &Watch {

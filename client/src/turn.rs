@@ -182,8 +182,9 @@ impl State {
             return;
         }
         // evd had it and did not wake us in time: it may be stuck.
-        let late = self.base.now().saturating_sub(slot.deadline) >= GRACE;
-        if late && self.link.is_up() && self.evd_has_timer(id, slot.deadline) {
+        let deadline = self.timing(id).deadline;
+        let late = self.base.now().saturating_sub(deadline) >= GRACE;
+        if late && self.link.is_up() && self.evd_has_timer(id, deadline) {
             self.suspect();
         }
         self.timer_due(id);

@@ -377,17 +377,28 @@ impl Base {
     pub fn wait_until(&mut self, deadline: Option<u64>, out: &mut Vec<Activation>) -> io::Result<()> {
         let Some(deadline) = deadline else { return self.wait(None, out) };
         let far = deadline.saturating_sub(self.now) > FAR_NS && matches!(self.clock, Clock::Monotonic);
-        if far && self.rings_before(deadline) {
+        if self.rings_before(deadline) || (far && self.set_alarm(Some(deadline)).is_ok()) {
             return self.wait(None, out);
         }
         let left = deadline.saturating_sub(if deadline == 0 { 0 } else { self.look_at_clock() });
         self.wait(Some(Duration::from_nanos(left)), out)
     }
 
-    /// Makes sure that the alarm rings at `deadline` at the latest. `false`: there is no fd for it.
-    fn rings_before(&mut self, deadline: u64) -> bool {
-        let armed = !self.rang && self.armed.is_some_and(|at| at <= deadline);
-        armed || self.set_alarm(Some(deadline)).is_ok()
+    /// Whether the alarm rings at `deadline` at the latest.
+    fn rings_before(&self, deadline: u64) -> bool {
+        !self.rang && self.armed.is_some_and(|at| at <= deadline)
+    }
+
+    /// The next deadline has become later, or is gone (`None`), and that for long: the timerfd that [`Base::wait_until`] left set for an earlier one is put right, so that
+    /// nobody is woken in vain. A system call if there is something to be put right.
+    ///
+    /// # Errors
+    /// None that the kernel documents.
+    pub fn put_alarm_right(&mut self, deadline: Option<u64>) -> io::Result<()> {
+        match self.armed {
+            Some(at) if !self.rang && deadline.is_none_or(|d| at < d) => self.set_alarm(deadline),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for at most `timeout` (`None` = for ever), refreshes [`Base::now`], and appends what became active: watches in the backend's order, then

@@ -267,6 +267,10 @@ impl Worker {
         let seat = self.seats[at].as_mut()?;
         if let Some(due) = seat.deadline.take() {
             self.deadlines.remove(due.0, due.1);
+            if let Some(base) = &mut self.base {
+                // An evd that nobody needs sleeps.
+                let _ = base.put_alarm_right(self.deadlines.first());
+            }
         }
         match std::mem::replace(&mut seat.occupant, Occupant::Away) {
             Occupant::Greeting(greeting) => {

@@ -172,7 +172,7 @@ fn a_frozen_evd_is_left_and_found_again() {
     for round in 1..=3 {
         park(&base, 10);
         s.write(0..5);
-        evd.freeze();
+        freeze(&evd);
         s.write(3..7);
         until(&base, "what came while evd was frozen is there", || s.have_all());
         until(&base, "the base notices it", || !is_up(&base));
@@ -198,7 +198,7 @@ fn a_call_to_a_frozen_evd_comes_back_with_lost() {
     let base = base(&evd);
     let mut s = Sockets::new(&base, 3);
     park(&base, 3);
-    evd.freeze();
+    freeze(&evd);
     s.write_all();
     assert!(matches!(base.trigger("whatever"), Err(Error::Lost)));
     assert_eq!(why_away(&base), "evd does not answer");

@@ -275,3 +275,15 @@ pub fn fails(c: Command) -> (i32, String) {
 pub fn dir() -> Dir {
     Dir::new()
 }
+
+/// SIGSTOP, and all of evd's threads stand still when this returns: the signal itself takes its time.
+pub fn freeze(evd: &Evd) {
+    evd.signal(libc::SIGSTOP);
+    let pid = evd.pid();
+    let tids = || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        tasks.map(|t| t.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect::<Vec<i32>>()
+    };
+    let stopped = |tid: i32| sys::process_state(pid, tid) == sys::ProcessState::Stopped;
+    eventually("it is frozen", || tids().into_iter().all(stopped));
+}

@@ -133,18 +133,6 @@ impl Evd {
     pub fn signal(&self, signo: i32) {
         sys::send_signal(self.pid(), signo).unwrap();
     }
-
-    /// SIGSTOP, and all of its threads stand still when this returns: the signal itself takes its time.
-    pub fn freeze(&self) {
-        self.signal(libc::SIGSTOP);
-        let pid = self.pid();
-        let tids = || {
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            tasks.map(|t| t.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect::<Vec<i32>>()
-        };
-        let stopped = |tid: i32| sys::process_state(pid, tid) == sys::ProcessState::Stopped;
-        eventually("it is frozen", || tids().into_iter().all(stopped));
-    }
 }
 
 impl Drop for Evd {
