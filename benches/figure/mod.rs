@@ -1,0 +1,4 @@
+//! The figures: for each, how it is measured, and what evd's client does in it.
+
+pub mod busy;
+pub mod sparse;
