@@ -18,17 +18,21 @@ use std::process::ExitCode;
 /// Name, what it shows, and the function that measures it.
 type Figure = (&'static str, &'static str, fn(&mut Table) -> Outcome);
 
-const FIGURES: [Figure; 2] = [
+const FIGURES: [Figure; 5] = [
     ("sparse", "a byte to a parked fd, sparse events", figure::sparse::measure),
     ("busy", "a busy connection", figure::busy::measure),
+    ("idle", "what an idle evd does in 10 s", figure::idle::measure),
+    ("fds", "fds open in evd for parked sockets", figure::fds::measure),
+    ("memory", "memory of an idle evd, and for each fd and timer", figure::memory::measure),
 ];
 
-const ROLES: [(&str, parts::Role); 5] = [
+const ROLES: [(&str, parts::Role); 6] = [
     ("floor-relay", floor::relay::relay),
     ("floor-receiver", floor::relay::receiver),
     ("floor-echo", floor::echo::echo),
     ("sparse", figure::sparse::client),
     ("busy", figure::busy::client),
+    ("hoard", figure::hoard::client),
 ];
 
 fn main() -> ExitCode {

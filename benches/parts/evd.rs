@@ -53,12 +53,22 @@ impl Evd {
     pub fn slept(&self) -> Result<u64, Box<dyn Error>> {
         slept(self.pid())
     }
+
+    /// How many fds it has open.
+    pub fn open_fds(&self) -> std::io::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    }
+
+    /// Its resident memory in bytes: all of it, and the part that is its own anonymous memory.
+    pub fn resident(&self) -> Result<(u64, u64), Box<dyn Error>> {
+        evd_proto::sys::resident_bytes(self.pid()).ok_or_else(|| "evd's memory can't be seen".into())
+    }
 }
 
 /// How often the threads of a process went to sleep by themselves.
 ///
 /// Source: proc_pid_status(5), `voluntary_ctxt_switches`.
-fn slept(pid: u32) -> Result<u64, Box<dyn Error>> {
+pub fn slept(pid: u32) -> Result<u64, Box<dyn Error>> {
     let mut sum = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = std::fs::read_to_string(task?.path().join("status"))?;

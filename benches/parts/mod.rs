@@ -6,9 +6,9 @@ mod process;
 mod stats;
 mod table;
 
-pub use self::evd::Evd;
+pub use self::evd::{Evd, slept};
 pub use place::{Placement, on_core, placements};
-pub use process::{Control, Process, Role, run_role};
+pub use process::{Control, Kind, Process, Role, run_role};
 pub use stats::{Rounds, Samples};
 pub use table::Table;
 

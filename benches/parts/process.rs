@@ -15,6 +15,13 @@ use std::process::{Child, Command, Stdio};
 /// What a process in a role does.
 pub type Role = fn(Control) -> Outcome;
 
+/// What fds are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One end of pairs of AF_UNIX sockets.
+    Sockets,
+}
+
 const ROLE: &str = "EVD_FIGURES_ROLE";
 
 /// Runs the role that this process was started for, if it was.
@@ -111,6 +118,23 @@ impl Control {
         }
         Ok(fds)
     }
+
+    /// Makes fds of a kind and gives them away, a message at a time, so that no process has both ends of all. The other ends.
+    pub fn give_new(&mut self, kind: Kind, count: usize) -> io::Result<Vec<OwnedFd>> {
+        let mut kept = Vec::with_capacity(count);
+        while kept.len() < count {
+            let mut given: Vec<OwnedFd> = Vec::new();
+            for _ in 0..sys::MAX_FDS.min(count - kept.len()) {
+                let (theirs, ours) = match kind {
+                    Kind::Sockets => UnixStream::pair().map(|(a, b)| (a.into(), b.into()))?,
+                };
+                given.push(theirs);
+                kept.push(ours);
+            }
+            self.give(&given.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+        }
+        Ok(kept)
+    }
 }
 
 /// A process in a role; it is ended with this value.
@@ -131,6 +155,10 @@ impl Process {
         }
         let child = on_core(core, || command.spawn())??;
         Ok(Process { child, control: Control(ours) })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 

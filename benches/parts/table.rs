@@ -90,6 +90,11 @@ impl Table {
         self.short.len()
     }
 
+    /// Prints the line of a number that has no floor.
+    pub fn number(&mut self, name: &str, unit: &str, ours: f64, goal: Option<f64>) {
+        self.row(Row { name, unit, floor: None, ours, value: ours, goal, note: String::new() });
+    }
+
     /// The last line.
     pub fn end(&self) {
         match self.short.len() {
