@@ -18,20 +18,30 @@ use std::process::ExitCode;
 /// Name, what it shows, and the function that measures it.
 type Figure = (&'static str, &'static str, fn(&mut Table) -> Outcome);
 
-const FIGURES: [Figure; 5] = [
+const FIGURES: [Figure; 7] = [
     ("sparse", "a byte to a parked fd, sparse events", figure::sparse::measure),
     ("busy", "a busy connection", figure::busy::measure),
+    ("park", "10,000 fds parked in batches", figure::park::measure),
+    ("rounds", "1,000 fds active a round", figure::rounds::measure),
     ("idle", "what an idle evd does in 10 s", figure::idle::measure),
     ("fds", "fds open in evd for parked sockets", figure::fds::measure),
     ("memory", "memory of an idle evd, and for each fd and timer", figure::memory::measure),
 ];
 
-const ROLES: [(&str, parts::Role); 6] = [
+const ROLES: [(&str, parts::Role); 14] = [
     ("floor-relay", floor::relay::relay),
     ("floor-receiver", floor::relay::receiver),
     ("floor-echo", floor::echo::echo),
+    ("floor-keeper", floor::park::keeper),
+    ("floor-parker", floor::park::parker),
+    ("floor-rounds-local", floor::rounds::local),
+    ("floor-rounds-keeper", floor::rounds::keeper),
+    ("floor-rounds-client", floor::rounds::client),
     ("sparse", figure::sparse::client),
     ("busy", figure::busy::client),
+    ("park", figure::park::client),
+    ("rounds-busy", figure::rounds::client_busy),
+    ("rounds-parked", figure::rounds::client_parked),
     ("hoard", figure::hoard::client),
 ];
 

@@ -5,4 +5,6 @@ pub mod fds;
 pub mod hoard;
 pub mod idle;
 pub mod memory;
+pub mod park;
+pub mod rounds;
 pub mod sparse;

@@ -3,6 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+/// The fds of one message, as evd sends them.
+pub const MAX_FDS: usize = 253;
+
 fn check(n: libc::c_int) -> io::Result<usize> {
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
@@ -84,8 +87,92 @@ pub fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
     check_size(unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), 0) })
 }
 
+/// dup3(2), closed on exec.
+pub fn dup3(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: takes three numbers.
+    check(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
+}
+
+/// close(2) of a number that came with a message and is nobody's.
+pub fn close(fd: RawFd) {
+    // SAFETY: the floors keep these numbers as plain numbers, and close each once.
+    unsafe { libc::close(fd) };
+}
+
 /// One look with poll(2); `fds` is kept by the caller.
 pub fn poll(fds: &mut [libc::pollfd]) -> io::Result<usize> {
     // SAFETY: `fds` is live for its length.
     check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 0) })
+}
+
+/// waitpid(2), until a child that was sent SIGSTOP has stopped.
+pub fn wait_until_stopped(pid: libc::pid_t) -> io::Result<()> {
+    let mut status = 0;
+    // SAFETY: `status` is live for the call. A child that has ended instead is an error here, and nobody waits for it again.
+    let waited = unsafe { libc::waitpid(pid, &mut status, libc::WUNTRACED) };
+    check(waited)?;
+    if libc::WIFSTOPPED(status) {
+        Ok(())
+    } else {
+        Err(io::Error::other("a process ended instead of stopping"))
+    }
+}
+
+/// Room for the control message of a full set of fds.
+type Room = [u64; 160];
+
+/// sendmsg(2) with fds.
+pub fn send_fds(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut room: Room = [0; 160];
+    // SAFETY: all zeroes is a valid msghdr.
+    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    let data = size_of_val(fds) as libc::c_uint;
+    (msg.msg_iov, msg.msg_iovlen) = (&mut iov, 1);
+    msg.msg_control = room.as_mut_ptr().cast();
+    // SAFETY: only arithmetic.
+    msg.msg_controllen = unsafe { libc::CMSG_SPACE(data) } as _;
+    // SAFETY: msg_control points to `room`, which has room for at most MAX_FDS fds.
+    let first = unsafe { libc::CMSG_FIRSTHDR(&msg) };
+    // SAFETY: there is room for a header, so it is not null and points into `room`.
+    let cmsg = unsafe { &mut *first };
+    (cmsg.cmsg_level, cmsg.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    // SAFETY: only arithmetic.
+    cmsg.cmsg_len = unsafe { libc::CMSG_LEN(data) } as _;
+    // SAFETY: `cmsg` lies in `room`.
+    let at = unsafe { libc::CMSG_DATA(cmsg) };
+    // SAFETY: the data part has room for all of `fds`.
+    unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), at, data as usize) };
+    // SAFETY: all that `msg` points to lives for the call.
+    check_size(unsafe { libc::sendmsg(socket, &msg, libc::MSG_NOSIGNAL) }).map(drop)
+}
+
+/// recvmsg(2): bytes to `into`, the numbers of the fds appended to `fds`. Returns how many bytes came.
+#[allow(clippy::unnecessary_cast, reason = "some C libraries have a smaller cmsg_len")]
+pub fn recv_fds(socket: RawFd, into: &mut [u8], fds: &mut Vec<RawFd>) -> io::Result<usize> {
+    let mut iov = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let mut room: Room = [0; 160];
+    // SAFETY: all zeroes is a valid msghdr.
+    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    (msg.msg_iov, msg.msg_iovlen) = (&mut iov, 1);
+    (msg.msg_control, msg.msg_controllen) = (room.as_mut_ptr().cast(), size_of::<Room>() as _);
+    // SAFETY: all that `msg` points to lives for the call and is writable.
+    let n = check_size(unsafe { libc::recvmsg(socket, &mut msg, libc::MSG_CMSG_CLOEXEC) })?;
+    // SAFETY: the kernel has filled `msg`.
+    let first = unsafe { libc::CMSG_FIRSTHDR(&msg) };
+    // SAFETY: null, or a header that the kernel wrote into `room`.
+    if let Some(cmsg) = unsafe { first.as_ref() } {
+        // SAFETY: only arithmetic.
+        let head = unsafe { libc::CMSG_LEN(0) } as usize;
+        let count = (cmsg.cmsg_len as usize - head) / size_of::<RawFd>();
+        // SAFETY: the data part follows the header.
+        let data = unsafe { libc::CMSG_DATA(first) }.cast::<RawFd>();
+        for i in 0..count {
+            // SAFETY: within what the kernel wrote.
+            let number = unsafe { data.add(i) };
+            // SAFETY: as above.
+            fds.push(unsafe { number.read_unaligned() });
+        }
+    }
+    Ok(n)
 }

@@ -2,4 +2,6 @@
 
 pub mod calls;
 pub mod echo;
+pub mod park;
 pub mod relay;
+pub mod rounds;

@@ -8,7 +8,7 @@ mod table;
 
 pub use self::evd::{Evd, slept};
 pub use place::{Placement, on_core, placements};
-pub use process::{Control, Kind, Process, Role, run_role};
+pub use process::{Control, Kind, Process, Role, run_role, while_stopped};
 pub use stats::{Rounds, Samples};
 pub use table::Table;
 

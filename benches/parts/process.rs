@@ -4,6 +4,7 @@
 
 use super::Outcome;
 use super::place::on_core;
+use crate::floor::calls;
 use evd_proto::sys;
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -18,8 +19,20 @@ pub type Role = fn(Control) -> Outcome;
 /// What fds are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// The ends of pipes that are read from.
+    Pipes,
     /// One end of pairs of AF_UNIX sockets.
     Sockets,
+}
+
+impl Kind {
+    /// As the table calls them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Pipes => "pipes",
+            Kind::Sockets => "AF_UNIX sockets",
+        }
+    }
 }
 
 const ROLE: &str = "EVD_FIGURES_ROLE";
@@ -126,6 +139,7 @@ impl Control {
             let mut given: Vec<OwnedFd> = Vec::new();
             for _ in 0..sys::MAX_FDS.min(count - kept.len()) {
                 let (theirs, ours) = match kind {
+                    Kind::Pipes => calls::pipe()?,
                     Kind::Sockets => UnixStream::pair().map(|(a, b)| (a.into(), b.into()))?,
                 };
                 given.push(theirs);
@@ -160,6 +174,16 @@ impl Process {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// Stops a child, does something, and lets it go on: what became ready meanwhile, the child finds all at once.
+pub fn while_stopped<T>(pid: u32, what: impl FnOnce() -> T) -> io::Result<T> {
+    let pid = pid as libc::pid_t;
+    sys::send_signal(pid, libc::SIGSTOP)?;
+    calls::wait_until_stopped(pid)?;
+    let done = what();
+    sys::send_signal(pid, libc::SIGCONT)?;
+    Ok(done)
 }
 
 impl Drop for Process {
