@@ -30,6 +30,8 @@ mod os;
 #[path = "e2e/parts.rs"]
 #[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod parts;
+#[path = "e2e/quotas.rs"]
+mod quotas;
 #[path = "e2e/refusals.rs"]
 mod refusals;
 #[path = "e2e/role.rs"]

@@ -303,6 +303,11 @@ impl Base {
         Some(Duration::from_nanos(next.saturating_sub(self.look_at_clock())))
     }
 
+    /// How many entries the kernel has made for the watches so far, see [`Backend::added`].
+    pub fn added(&self) -> u64 {
+        self.backend.added()
+    }
+
     /// How many timers are set.
     pub fn timers(&self) -> usize {
         self.timers.len() - self.muted.len()
