@@ -3,7 +3,6 @@
 use crate::parts::*;
 use crate::wire::Evd;
 use evd_client::{Event, EventBase, What};
-use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -53,34 +52,33 @@ fn watches_over_the_limit_are_served_here_and_evd_is_not_asked_again_at_once() {
 #[test]
 fn timers_over_the_limit_fire_here_in_time() {
     let evd = evd_with("timers=3");
-    let base = base(&evd);
+    let base = EventBase::builder().socket(evd.path()).connect().build().unwrap();
+    // evd has these, and no room for the next.
+    let far: Vec<Event> = (0..3).map(|_| Event::timer(&base, What::empty(), |_, _| {}).unwrap()).collect();
+    far.iter().for_each(|e| e.add(Some(Duration::from_secs(3600))).unwrap());
+    base.sync().unwrap();
     let start = Instant::now();
-    // How late each was when it was in time best.
-    let late = Rc::new(RefCell::new([Duration::MAX; 10]));
-    let fired = Count::default();
-    let events: Vec<Event> = (0..10)
-        .map(|i| {
-            let (of, late, mut due) = (Rc::clone(&fired), Rc::clone(&late), start + 20 * MS);
-            let event = Event::timer(&base, What::empty(), move |event, _| {
-                let now = Instant::now();
-                let mut late = late.borrow_mut();
-                late[i] = late[i].min(now - due);
-                event.add(Some(20 * MS)).unwrap();
-                due = now + 20 * MS;
-                count(&of);
-            });
-            let event = event.unwrap();
-            event.add(Some(20 * MS)).unwrap();
-            event
-        })
-        .collect();
-    until(&base, "all of them, often", || fired.get() >= 500);
-    assert!(late.borrow().iter().all(|l| *l < 4 * MS), "{late:?}");
+    let (fired, late) = (Count::default(), Count::default());
+    let (of, too, mut due) = (Rc::clone(&fired), Rc::clone(&late), start + 20 * MS);
+    let event = Event::timer(&base, What::empty(), move |event, _| {
+        let now = Instant::now();
+        // What the client allows evd for a timer that evd has.
+        if now - due > 4 * MS {
+            count(&too);
+        }
+        event.add(Some(20 * MS)).unwrap();
+        due = now + 20 * MS;
+        count(&of);
+    });
+    let event = event.unwrap();
+    event.add(Some(20 * MS)).unwrap();
+    until(&base, "it, often", || fired.get() >= 50);
+    assert!(late.get() < 40, "late {} times of 50", late.get());
     assert_eq!(status(&evd)["accounts"][0]["timers"]["limit"], 3);
     let seconds = start.elapsed().as_secs() + 1;
     let asked = refused(&evd, "timers");
-    assert!((1..=seconds * 10).contains(&asked), "{asked} refusals in {seconds} s");
-    drop(events);
+    assert!((1..=seconds * 2).contains(&asked), "{asked} refusals in {seconds} s");
+    drop((far, event));
 }
 
 #[test]
