@@ -5,44 +5,73 @@ use evd_proto::sys::{self, Peer};
 use std::os::fd::BorrowedFd;
 
 /// Who may connect: evd's own user and root always, others as configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Access {
     own: u32,
     uids: Vec<u32>,
     gids: Vec<u32>,
+    /// Groups whose members may also look at the bases of all users.
+    admins: Vec<u32>,
+    /// The user that all have whom evd's user namespace does not know; `None`: it is one like others.
+    overflow: Option<u32>,
+}
+
+/// What somebody who connects may do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing; the text says why.
+    Refused(String),
+    /// Use evd, and see what is his user's.
+    User,
+    /// That, and see what is anybody's.
+    Inspector,
 }
 
 impl Access {
-    pub fn new(uids: Vec<u32>, gids: Vec<u32>) -> Access {
-        Access { own: sys::effective_ids().0, uids, gids }
+    pub fn new(uids: Vec<u32>, gids: Vec<u32>, admins: Vec<u32>, allow_overflow: bool) -> Access {
+        let overflow = if allow_overflow { None } else { Some(sys::overflow_uid()) };
+        Access { own: sys::effective_ids().0, uids, gids, admins, overflow }
     }
 
-    /// Whether `peer`, who connected `socket`, may. Groups are asked for only if they decide.
-    pub fn allows(&self, peer: &Peer, socket: BorrowedFd<'_>) -> bool {
-        self.sees_all(peer.uid)
-            || self.uids.contains(&peer.uid)
-            || self.gids.contains(&peer.gid)
-            || (!self.gids.is_empty()
-                && sys::peer_groups(socket).is_ok_and(|g| g.iter().any(|g| self.gids.contains(g))))
-    }
-
-    /// Whether `uid` may see the bases of all users: evd's own and root.
-    pub fn sees_all(&self, uid: u32) -> bool {
-        uid == 0 || uid == self.own
+    /// What `peer`, who connected `socket`, may do. Groups are asked for only if they decide.
+    pub fn standing(&self, peer: &Peer, socket: BorrowedFd<'_>) -> Standing {
+        let uid = peer.uid;
+        if self.overflow == Some(uid) {
+            // Whoever they are, to evd they would be one user, who takes the other's held fds.
+            return Standing::Refused(format!(
+                "user {uid} stands for all whom evd's user namespace does not know; --allow-overflow-uid lets them in as one"
+            ));
+        }
+        if uid == 0 || uid == self.own {
+            return Standing::Inspector;
+        }
+        let mut all = None;
+        let mut is_in = |gids: &[u32]| {
+            let groups = |socket| sys::peer_groups(socket).unwrap_or_default();
+            !gids.is_empty()
+                && (gids.contains(&peer.gid)
+                    || all.get_or_insert_with(|| groups(socket)).iter().any(|g| gids.contains(g)))
+        };
+        if is_in(&self.admins) {
+            Standing::Inspector
+        } else if self.uids.contains(&uid) || is_in(&self.gids) {
+            Standing::User
+        } else {
+            let text = format!("user {uid} may not use this evd; --allow-uid and --allow-gid say who may");
+            Standing::Refused(text)
+        }
     }
 
     /// The mode and the group of the socket file: as strict as the lists allow. Where they can't be expressed as a mode, the peer's credentials decide alone.
     pub fn socket_mode(&self) -> (u32, Option<u32>) {
-        match (self.uids.as_slice(), self.gids.as_slice()) {
+        let mut groups: Vec<u32> = self.gids.iter().chain(&self.admins).copied().collect();
+        groups.sort_unstable();
+        groups.dedup();
+        match (self.uids.as_slice(), groups.as_slice()) {
             ([], []) => (0o600, None),
             ([], [gid]) => (0o660, Some(*gid)),
             _ => (0o666, None),
         }
-    }
-
-    /// What to say to somebody who is refused.
-    pub fn refusal(&self, uid: u32) -> String {
-        format!("user {uid} may not use this evd; --allow-uid and --allow-gid say who may")
     }
 }
 
@@ -66,22 +95,30 @@ mod tests {
 
     #[test]
     fn own_user_and_root_always_others_by_list() {
-        let access = Access { own: 5, uids: vec![7], gids: vec![100] };
+        let access =
+            Access { own: 5, uids: vec![7, 99], gids: vec![100], admins: vec![200], overflow: Some(99) };
         let (socket, _other) = sys::socketpair().unwrap();
-        let ask = |uid, gid| access.allows(&Peer { pid: 1, uid, gid }, socket.as_fd());
-        assert!(ask(0, 0) && ask(5, 5) && ask(7, 7) && ask(9, 100));
+        let ask = |uid, gid| access.standing(&Peer { pid: 1, uid, gid }, socket.as_fd());
+        assert_eq!([ask(0, 0), ask(5, 5), ask(9, 200)], [const { Standing::Inspector }; 3]);
+        assert_eq!([ask(7, 7), ask(9, 100)], [const { Standing::User }; 2]);
+        assert!(matches!(ask(99, 200), Standing::Refused(text) if text.contains("--allow-overflow-uid")));
+        let known = Access { overflow: None, ..access.clone() };
+        assert_eq!(known.standing(&Peer { pid: 1, uid: 99, gid: 9 }, socket.as_fd()), Standing::User);
         let mine = sys::peer_groups(socket.as_fd()).unwrap();
-        assert_eq!(ask(9, 9), mine.contains(&100));
-        assert!(access.sees_all(0) && access.sees_all(5) && !access.sees_all(7));
+        assert_eq!(ask(9, 9) == Standing::User, mine.contains(&100) && !mine.contains(&200));
     }
 
     #[test]
     fn the_mode_is_as_strict_as_it_can_be() {
-        let mode = |u: &[u32], g: &[u32]| Access::new(u.to_vec(), g.to_vec()).socket_mode();
-        assert_eq!(mode(&[], &[]), (0o600, None));
-        assert_eq!(mode(&[], &[3]), (0o660, Some(3)));
-        assert_eq!(mode(&[1], &[3]), (0o666, None));
-        assert_eq!(mode(&[], &[3, 4]), (0o666, None));
+        let mode = |u: &[u32], g: &[u32], a: &[u32]| {
+            Access::new(u.to_vec(), g.to_vec(), a.to_vec(), false).socket_mode()
+        };
+        assert_eq!(mode(&[], &[], &[]), (0o600, None));
+        assert_eq!(mode(&[], &[3], &[]), (0o660, Some(3)));
+        assert_eq!(mode(&[], &[], &[3]), (0o660, Some(3)));
+        assert_eq!(mode(&[], &[3], &[3]), (0o660, Some(3)));
+        assert_eq!(mode(&[1], &[3], &[]), (0o666, None));
+        assert_eq!(mode(&[], &[3], &[4]), (0o666, None));
         assert_eq!(ids("1, root,", "user", sys::user_id).unwrap(), [1, 0]);
         let text = ids("5,no such", "group", sys::group_id).unwrap_err().to_string();
         assert!(text.contains("\"no such\" is neither a number nor a group"), "{text}");

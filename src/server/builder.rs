@@ -25,6 +25,8 @@ pub struct Builder {
     is_default: bool,
     uids: Vec<u32>,
     gids: Vec<u32>,
+    admins: Vec<u32>,
+    allow_overflow: bool,
     workers_per_uid: usize,
     quotas: Wanted,
 }
@@ -51,6 +53,18 @@ impl Builder {
     /// Lets the members of a group connect.
     pub fn allow_gid(mut self, gid: u32) -> Builder {
         self.gids.push(gid);
+        self
+    }
+
+    /// Lets the members of a group connect, and look at the bases of all users: `evctl status`, `bases` and `events`. What they do there is logged.
+    pub fn admin_gid(mut self, gid: u32) -> Builder {
+        self.admins.push(gid);
+        self
+    }
+
+    /// Whether those whom evd's user namespace does not know may connect, as far as the lists allow it. They all are one user to evd.
+    pub fn allow_overflow_uid(mut self, allow: bool) -> Builder {
+        self.allow_overflow = allow;
         self
     }
 
@@ -131,7 +145,7 @@ impl Builder {
     }
 
     fn access(&self) -> Access {
-        Access::new(self.uids.clone(), self.gids.clone())
+        Access::new(self.uids.clone(), self.gids.clone(), self.admins.clone(), self.allow_overflow)
     }
 
     fn listen(&self) -> Result<Listener, Error> {
