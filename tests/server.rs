@@ -6,6 +6,8 @@
 mod access;
 #[path = "server/bad.rs"]
 mod bad;
+#[path = "server/kinds.rs"]
+mod kinds;
 #[path = "server/life.rs"]
 mod life;
 #[path = "server/quotas.rs"]

@@ -12,6 +12,8 @@ pub(super) struct Access {
     gids: Vec<u32>,
     /// Groups whose members may also look at the bases of all users.
     admins: Vec<u32>,
+    /// All may pass epolls.
+    nested: bool,
     /// The user that all have whom evd's user namespace does not know; `None`: it is one like others.
     overflow: Option<u32>,
 }
@@ -28,9 +30,26 @@ pub(super) enum Standing {
 }
 
 impl Access {
-    pub fn new(uids: Vec<u32>, gids: Vec<u32>, admins: Vec<u32>, allow_overflow: bool) -> Access {
-        let overflow = if allow_overflow { None } else { Some(sys::overflow_uid()) };
-        Access { own: sys::effective_ids().0, uids, gids, admins, overflow }
+    pub fn new(uids: Vec<u32>, gids: Vec<u32>, admins: Vec<u32>) -> Access {
+        let (own, overflow) = (sys::effective_ids().0, Some(sys::overflow_uid()));
+        Access { own, uids, gids, admins, nested: false, overflow }
+    }
+
+    /// Treats the overflow user as any other.
+    pub fn allow_overflow(mut self) -> Access {
+        self.overflow = None;
+        self
+    }
+
+    /// Lets all users pass epolls.
+    pub fn allow_nested(mut self) -> Access {
+        self.nested = true;
+        self
+    }
+
+    /// Whether `uid` may pass epolls.
+    pub fn nests(&self, uid: u32) -> bool {
+        self.nested || uid == 0 || uid == self.own
     }
 
     /// What `peer`, who connected `socket`, may do. Groups are asked for only if they decide.
@@ -95,8 +114,14 @@ mod tests {
 
     #[test]
     fn own_user_and_root_always_others_by_list() {
-        let access =
-            Access { own: 5, uids: vec![7, 99], gids: vec![100], admins: vec![200], overflow: Some(99) };
+        let access = Access {
+            own: 5,
+            uids: vec![7, 99],
+            gids: vec![100],
+            admins: vec![200],
+            overflow: Some(99),
+            nested: false,
+        };
         let (socket, _other) = sys::socketpair().unwrap();
         let ask = |uid, gid| access.standing(&Peer { pid: 1, uid, gid }, socket.as_fd());
         assert_eq!([ask(0, 0), ask(5, 5), ask(9, 200)], [const { Standing::Inspector }; 3]);
@@ -110,9 +135,8 @@ mod tests {
 
     #[test]
     fn the_mode_is_as_strict_as_it_can_be() {
-        let mode = |u: &[u32], g: &[u32], a: &[u32]| {
-            Access::new(u.to_vec(), g.to_vec(), a.to_vec(), false).socket_mode()
-        };
+        let mode =
+            |u: &[u32], g: &[u32], a: &[u32]| Access::new(u.to_vec(), g.to_vec(), a.to_vec()).socket_mode();
         assert_eq!(mode(&[], &[], &[]), (0o600, None));
         assert_eq!(mode(&[], &[3], &[]), (0o660, Some(3)));
         assert_eq!(mode(&[], &[], &[3]), (0o660, Some(3)));

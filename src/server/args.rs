@@ -45,6 +45,9 @@ pub struct Args {
     /// Let users in whom evd's user namespace does not know, all as one (65534)
     #[arg(long, env = "EVD_ALLOW_OVERFLOW_UID", value_parser = clap::builder::FalseyValueParser::new())]
     pub allow_overflow_uid: bool,
+    /// Let all users pass epolls to be watched, not only root and evd's own
+    #[arg(long, env = "EVD_ALLOW_NESTED", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_nested: bool,
     /// Threads that serve one user, at most
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -87,7 +90,7 @@ fn run(args: Args) -> Result<(), Error> {
     for gid in ids(&args.admin_gid.join(","), "group", evd_proto::sys::group_id)? {
         builder = builder.admin_gid(gid);
     }
-    builder = builder.allow_overflow_uid(args.allow_overflow_uid);
+    builder = builder.allow_overflow_uid(args.allow_overflow_uid).allow_nested(args.allow_nested);
     for quota in args.quota.iter().filter(|q| !q.is_empty()) {
         let (what, each) = super::quotas::parse(quota)?;
         builder = builder.quota(what, each);

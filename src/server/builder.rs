@@ -27,6 +27,7 @@ pub struct Builder {
     gids: Vec<u32>,
     admins: Vec<u32>,
     allow_overflow: bool,
+    allow_nested: bool,
     workers_per_uid: usize,
     quotas: Wanted,
 }
@@ -65,6 +66,12 @@ impl Builder {
     /// Whether those whom evd's user namespace does not know may connect, as far as the lists allow it. They all are one user to evd.
     pub fn allow_overflow_uid(mut self, allow: bool) -> Builder {
         self.allow_overflow = allow;
+        self
+    }
+
+    /// Whether users other than root and evd's own may pass epolls to be watched. What is in them can block the threads that serve them.
+    pub fn allow_nested(mut self, allow: bool) -> Builder {
+        self.allow_nested = allow;
         self
     }
 
@@ -145,7 +152,11 @@ impl Builder {
     }
 
     fn access(&self) -> Access {
-        Access::new(self.uids.clone(), self.gids.clone(), self.admins.clone(), self.allow_overflow)
+        let mut access = Access::new(self.uids.clone(), self.gids.clone(), self.admins.clone());
+        if self.allow_overflow {
+            access = access.allow_overflow();
+        }
+        if self.allow_nested { access.allow_nested() } else { access }
     }
 
     fn listen(&self) -> Result<Listener, Error> {

@@ -86,7 +86,7 @@ pub(super) struct Holds {
 impl Holds {
     /// Keeps an fd. Returns its number, when it expires (0: never), and what it replaced, to be closed.
     pub fn put(&self, uid: u32, name: &str, gift: Gift) -> Result<(u64, u64, Option<Held>), Refusal> {
-        let file = sys::identify(gift.fd.as_fd());
+        let file = sys::look(gift.fd.as_fd());
         let (kind, ino) = file.map_or((FileKind::Other, 0), |f| (f.kind, f.ino));
         let now = sys::monotonic_ns();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;

@@ -8,6 +8,7 @@
 //! requests, and the server answers it through [`Session::reply`].
 #![forbid(unsafe_code)]
 
+mod allowed;
 pub mod books;
 mod deliver;
 mod greeting;
@@ -231,12 +232,23 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening { hello, serial, version, channel, early, peer, inspects, since, process, connection } =
-            opening;
+        let Opening {
+            hello,
+            serial,
+            version,
+            channel,
+            early,
+            peer,
+            inspects,
+            nests,
+            since,
+            process,
+            connection,
+        } = opening;
         let account = connection.account();
         let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
-            watches: watches::Watches::new(&base, limits.watches, account),
+            watches: watches::Watches::new(&base, limits.watches, nests, account),
             timers: timers::Timers::new(account),
             names: subscriptions::Names::new(account),
             signals: subscriptions::DaemonSignals::default(),

@@ -246,6 +246,10 @@ impl Raw {
         self.serial
     }
 
+    pub fn last_serial(&self) -> u64 {
+        self.serial
+    }
+
     /// Sends a request; what comes meanwhile is taken in, as nothing is read by others.
     pub fn send_unread<B: Body>(&mut self, body: &B) -> u64 {
         self.serial += 1;

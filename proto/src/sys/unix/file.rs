@@ -70,22 +70,56 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
     // SAFETY: fstat succeeded, so all of `st` is initialised.
     let st = unsafe { st.assume_init() };
     let mut access = 0;
-    let kind = match st.st_mode & libc::S_IFMT {
-        libc::S_IFSOCK => FileKind::Socket,
-        libc::S_IFIFO => {
-            // SAFETY: F_GETFL takes no pointer; a closed fd gives EBADF.
-            let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-            access = (flags & libc::O_ACCMODE) as u8;
-            FileKind::Pipe
-        }
-        libc::S_IFCHR => FileKind::Char,
-        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
-        _ => nameless_kind(fd),
-    };
+    let kind = kind_of(st.st_mode).unwrap_or_else(|| nameless_kind(fd));
+    if kind == FileKind::Pipe {
+        // SAFETY: F_GETFL takes no pointer; a closed fd gives EBADF.
+        let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+        access = (flags & libc::O_ACCMODE) as u8;
+    }
     // The widths of these fields differ between systems.
     #[allow(clippy::unnecessary_cast)]
     let (dev, ino) = (st.st_dev as u64, st.st_ino as u64);
     Ok(FileId { kind, dev, ino, access })
+}
+
+/// What `fd` is, as far as that is known without asking its file system, which may take its time or never answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The kind.
+    pub kind: FileKind,
+    /// Inode number.
+    pub ino: u64,
+    /// Major and minor number, if it is a device.
+    pub device: (u32, u32),
+}
+
+/// As [`identify`], without waiting for anybody: for fds that come from others.
+///
+/// # Errors
+/// `EBADF` if `fd` is not open.
+///
+/// Source: statx(2), AT_STATX_DONT_SYNC.
+pub fn look(fd: BorrowedFd<'_>) -> io::Result<Look> {
+    let mut st = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let wanted = libc::STATX_TYPE | libc::STATX_INO;
+    // SAFETY: the path is an empty C string, and `st` is room for one `statx`, which the kernel fills when it returns 0.
+    cvt(unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, wanted, st.as_mut_ptr()) })?;
+    // SAFETY: all zeroes is a valid statx, and the kernel wrote the rest.
+    let st = unsafe { st.assume_init() };
+    let kind = kind_of(u32::from(st.stx_mode)).unwrap_or_else(|| nameless_kind(fd));
+    Ok(Look { kind, ino: st.stx_ino, device: (st.stx_rdev_major, st.stx_rdev_minor) })
+}
+
+/// The kind that the mode tells, if it does.
+fn kind_of(mode: u32) -> Option<FileKind> {
+    Some(match mode & libc::S_IFMT {
+        libc::S_IFSOCK => FileKind::Socket,
+        libc::S_IFIFO => FileKind::Pipe,
+        libc::S_IFCHR => FileKind::Char,
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
+        _ => return None,
+    })
 }
 
 fn nameless_kind(fd: BorrowedFd<'_>) -> FileKind {
@@ -327,6 +361,11 @@ mod tests {
         assert_eq!(identify(null.as_fd()).unwrap().kind, FileKind::Char);
         let wake = super::super::Wake::new().unwrap();
         assert_eq!(identify(wake.as_fd()).unwrap().kind, FileKind::EventFd);
+        for fd in [a.as_fd(), null.as_fd(), wake.as_fd()] {
+            let (look, id) = (look(fd).unwrap(), identify(fd).unwrap());
+            assert_eq!((look.kind, look.ino), (id.kind, id.ino));
+        }
+        assert_eq!(look(null.as_fd()).unwrap().device, (1, 3));
     }
 
     #[test]
