@@ -52,6 +52,9 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers_per_uid: u16,
+    /// Keep what evd does not need once it runs: exec, mount and other system calls
+    #[arg(long, env = "EVD_NO_HARDENING", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_hardening: bool,
     /// What one user may have at most, as NAME=NUMBER with a name that `evctl status` shows; may be repeated
     #[arg(long, value_name = "NAME=N", env = "EVD_QUOTA", value_delimiter = ',')]
     pub quota: Vec<String>,
@@ -90,7 +93,10 @@ fn run(args: Args) -> Result<(), Error> {
     for gid in ids(&args.admin_gid.join(","), "group", evd_proto::sys::group_id)? {
         builder = builder.admin_gid(gid);
     }
-    builder = builder.allow_overflow_uid(args.allow_overflow_uid).allow_nested(args.allow_nested);
+    builder = builder
+        .allow_overflow_uid(args.allow_overflow_uid)
+        .allow_nested(args.allow_nested)
+        .harden(!args.no_hardening);
     for quota in args.quota.iter().filter(|q| !q.is_empty()) {
         let (what, each) = super::quotas::parse(quota)?;
         builder = builder.quota(what, each);

@@ -29,6 +29,7 @@ pub struct Builder {
     allow_overflow: bool,
     allow_nested: bool,
     workers_per_uid: usize,
+    hardens: bool,
     quotas: Wanted,
 }
 
@@ -78,6 +79,12 @@ impl Builder {
     /// At most so many threads serve one user; 1 if it is not said.
     pub fn workers_per_uid(mut self, n: usize) -> Builder {
         self.workers_per_uid = n;
+        self
+    }
+
+    /// Whether [`Builder::run`] gives up what evd does not need once it runs: new privileges, and system calls as exec and mount. Threads of a host never do.
+    pub fn harden(mut self, on: bool) -> Builder {
+        self.hardens = on;
         self
     }
 
@@ -139,6 +146,10 @@ impl Builder {
             env!("CARGO_PKG_VERSION"),
             crate::backend::supported(false).join(" "),
         );
+        // Workers are threads of this one, and are made later.
+        if self.hardens {
+            super::harden::apply();
+        }
         let failed = Mutex::new(None);
         acceptor.run(&failed);
         match lock(&failed).take() {

@@ -15,6 +15,7 @@ mod builder;
 mod deadlines;
 mod error;
 mod follow;
+mod harden;
 mod holds;
 mod log;
 mod mail;

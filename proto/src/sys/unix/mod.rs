@@ -21,8 +21,8 @@ pub use file::{
 pub use fork::{Generation, generation};
 pub use poll::{PollFd, poll};
 pub use process::{
-    ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
-    thread_name,
+    ProcessState, current_tid, effective_ids, exec_with_fds, no_new_privileges, process_state,
+    resident_bytes, send_signal, thread_name,
 };
 pub use signals::{
     SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,

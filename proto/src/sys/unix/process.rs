@@ -71,6 +71,17 @@ pub fn effective_ids() -> (u32, u32) {
     (uid, gid)
 }
 
+/// From now on nothing that this process starts gets more rights than it has.
+///
+/// # Errors
+/// `EINVAL` before Linux 3.5.
+///
+/// Source: prctl(2), PR_SET_NO_NEW_PRIVS.
+pub fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: takes numbers.
+    cvt(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+}
+
 /// Sends `signo` to `pid`.
 ///
 /// # Errors
