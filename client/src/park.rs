@@ -217,7 +217,7 @@ impl Park {
 impl State {
     /// The wish to wait. Returns whether something turned out to be ready, so that there is nothing to wait for.
     pub fn settle(&mut self) -> bool {
-        if self.look_at_outs() {
+        if !self.outs.is_empty() && self.look_at_outs() {
             self.send_pending();
             return true;
         }

@@ -266,6 +266,11 @@ impl Core {
         if self.generation.get() == generation() { Ok(()) } else { Err(Error::Forked) }
     }
 
+    /// Whether anybody else may ask for something.
+    pub fn has_handles(&self) -> bool {
+        Arc::strong_count(&self.shared.borrow()) > 1
+    }
+
     pub fn shared(&self) -> Ref<'_, Arc<Shared>> {
         self.shared.borrow()
     }

@@ -67,8 +67,10 @@ pub(crate) fn timer_token(id: u32) -> u64 {
 impl State {
     /// Gets ready for a wait, and says until when it may last; 0: it is only a look.
     fn before_wait(&mut self, may_wait: bool) -> Option<u64> {
-        for id in std::mem::take(&mut self.laters) {
-            self.activate_now(id);
+        if !self.laters.is_empty() {
+            for id in std::mem::take(&mut self.laters) {
+                self.activate_now(id);
+            }
         }
         let mut may_wait = may_wait && self.always.is_empty() && self.queues.is_empty();
         if may_wait {
@@ -93,6 +95,9 @@ impl State {
 
     /// Makes active what is due.
     fn run_timers(&mut self) {
+        if !self.base.has_timers() {
+            return self.tend_link();
+        }
         let mut came = std::mem::take(&mut self.activations);
         self.base.expire(&mut came);
         self.look_behind_timers(&came);

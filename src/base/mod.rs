@@ -303,6 +303,11 @@ impl Base {
         Some(Duration::from_nanos(next.saturating_sub(self.look_at_clock())))
     }
 
+    /// Whether there is anything for [`Base::expire`] to look at.
+    pub fn has_timers(&self) -> bool {
+        self.timers.len() > 0
+    }
+
     /// How many timers are set.
     pub fn timers(&self) -> usize {
         self.timers.len() - self.muted.len()

@@ -90,6 +90,9 @@ impl Timers {
 
     /// The first deadline.
     pub(super) fn next(&mut self) -> Option<u64> {
+        if self.live == 0 {
+            return None;
+        }
         self.first().map(|(_, first)| first.deadline)
     }
 
