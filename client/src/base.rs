@@ -112,8 +112,8 @@ impl EventBase {
         let mut state = self.core.state.borrow_mut();
         let id = state.new_event(Call::Own(None), Source::Nothing, What::empty());
         match after {
-            Some(after) => state.add(id, Some(after))?,
-            None => state.activate(id, What::TIMEOUT, 1),
+            Some(after) if !after.is_zero() => state.add(id, Some(after))?,
+            _ => state.activate(id, What::TIMEOUT, 1),
         }
         state.after_change();
         Ok(())

@@ -85,7 +85,8 @@ impl<F: AsFd + 'static> Event<F> {
     /// libevent's `event_new` for an fd: `what` is READ, WRITE, CLOSED, or several, with PERSIST and ET if wanted.
     ///
     /// The callback gets the event itself and what happened: bits that the event asked for, TIMEOUT, and whatever was given to [`Event::active`].
-    /// CLOSED never fires on methods without the EARLY_CLOSE feature; ET is level-triggered on methods without ET.
+    /// CLOSED never fires on methods without the EARLY_CLOSE feature; ET is level-triggered on methods without ET. Without READ, WRITE and CLOSED it waits for its
+    /// timeout only.
     ///
     /// # Errors
     /// `Combination`: SIGNAL together with an fd. `Forked`.
@@ -301,7 +302,8 @@ impl<F: 'static> Event<F> {
         self.read(|state, id| state.slot(id).what)
     }
 
-    /// Makes it wait for something else from its next [`Event::add`] on, as libevent's `event_assign` does with an event that exists.
+    /// Makes it wait for something else from its next [`Event::add`] on, as libevent's `event_assign` does with an event that exists. TIMEOUT means nothing here,
+    /// as with [`Event::new`].
     ///
     /// # Errors
     /// `Pending`: it waits, or is active. `Combination`: bits that its kind can't have.
@@ -315,7 +317,7 @@ impl<F: 'static> Event<F> {
                 Source::Signal(_) | Source::DaemonSignal(_) => What::SIGNAL | What::PERSIST,
                 Source::Nothing | Source::Name => What::PERSIST,
             };
-            if !allowed.contains(what) {
+            if !allowed.contains(what - What::TIMEOUT) {
                 return Err(Error::Combination("bits that this kind of event can't have"));
             }
             let kind = state.slot(id).what & What::SIGNAL;

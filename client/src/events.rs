@@ -86,11 +86,11 @@ impl State {
         }
         if !slot.inserted && !slot.active {
             match slot.source {
-                Source::Fd(fd) => self.insert_fd(id, fd)?,
+                Source::Fd(fd) if slot.what.intersects(What::IO) => self.insert_fd(id, fd)?,
                 Source::Signal(signo) => self.insert_signal(id, signo)?,
                 Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
                 Source::Name => self.insert_name(id),
-                Source::Nothing => {}
+                Source::Fd(_) | Source::Nothing => {}
             }
         }
         if let Some(timeout) = timeout {
