@@ -1,6 +1,5 @@
 //! The command line of evd, and each argument's environment variable.
 
-use super::access::ids;
 use super::builder::Daemon;
 use super::error::Error;
 use super::log;
@@ -68,13 +67,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Error> {
-    let mut builder = Daemon::builder().workers_per_uid(usize::from(args.workers_per_uid));
-    for uid in ids(&args.allow_uid.join(","), "user", evd_proto::sys::user_id)? {
-        builder = builder.allow_uid(uid);
-    }
-    for gid in ids(&args.allow_gid.join(","), "group", evd_proto::sys::group_id)? {
-        builder = builder.allow_gid(gid);
-    }
+    let mut builder = Daemon::builder()
+        .workers_per_uid(usize::from(args.workers_per_uid))
+        .allow_names(args.allow_uid.join(","), args.allow_gid.join(","));
     // An empty variable counts as unset, as for clients.
     builder = match args.socket.filter(|p| !p.is_empty()) {
         Some(path) => builder.socket(path),

@@ -60,9 +60,16 @@ pub struct Evd {
 /// The command that starts evd with nothing inherited that would change it.
 pub fn command(socket: &Path) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_evd"));
-    for name in
-        ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "EVD_ALLOW_UID", "EVD_ALLOW_GID", "JOURNAL_STREAM"]
-    {
+    for name in [
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "EVD_ALLOW_UID",
+        "EVD_ALLOW_GID",
+        "JOURNAL_STREAM",
+    ] {
         c.env_remove(name);
     }
     c.arg("--socket").arg(socket).args(["--log-level", "warn"]);
