@@ -38,6 +38,7 @@ mod hold;
 mod inspect;
 mod line;
 mod link;
+mod liveness;
 mod mailbox;
 mod once;
 mod park;
