@@ -183,7 +183,7 @@ impl EventBase {
     /// `OutOfRange`: the base has 256 of them already, as libevent's limit is; such events are ordinary ones.
     pub fn common_timeout(&self, timeout: Duration) -> Result<(), Error> {
         let mut state = self.core.state.borrow_mut();
-        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = crate::events::nanos(timeout);
         if state.common.iter().any(|(known, _)| *known == nanos) {
             return Ok(());
         }

@@ -141,8 +141,7 @@ impl Builder {
         callbacks: Option<u64>,
         min_priority: usize,
     ) -> Builder {
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        self.limits.interval = interval.map_or(u64::MAX, nanos);
+        self.limits.interval = interval.map_or(u64::MAX, crate::events::nanos);
         self.limits.callbacks = callbacks.unwrap_or(u64::MAX);
         self.limits.min_priority = min_priority;
         self
@@ -206,7 +205,7 @@ impl Builder {
             base,
             events: Slab::new(),
             timings: Vec::new(),
-            counts: Vec::new(),
+            counts: HashMap::new(),
             calls: HashMap::new(),
             watches: Slab::new(),
             by_fd: Vec::new(),

@@ -1,6 +1,6 @@
 //! `Event`: libevent's `event_new`, `event_add`, `event_del`.
 
-use crate::state::{Call, Core, Sender, Source, State, Target};
+use crate::state::{Bits, Call, Core, Sender, Source, State, Target};
 use crate::{Error, EventBase};
 use evd_proto::What;
 use std::any::Any;
@@ -253,10 +253,13 @@ impl<F: 'static> Event<F> {
     /// How late its timeouts may be, so that they can fall together with others and wake the machine less often. Zero, as at first: precise. It counts from the
     /// next time that its timeout is set; a persistent one does not drift.
     pub fn set_slack(&self, slack: Duration) {
-        let nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = crate::events::nanos(slack);
         self.read(|state, id| match nanos {
             0 => drop(state.slacks.remove(&id)),
-            _ => drop(state.slacks.insert(id, (nanos, state.timing(id).deadline))),
+            _ => {
+                let due = state.deadline(id).unwrap_or(0);
+                state.slacks.insert(id, (nanos, due));
+            }
         });
     }
 
@@ -269,8 +272,7 @@ impl<F: 'static> Event<F> {
     pub fn time_left(&self) -> Option<Duration> {
         self.read(|state, id| {
             let now = state.base.refresh_now();
-            let deadline = state.timing(id).deadline;
-            state.slot(id).timer.map(|_| Duration::from_nanos(deadline.saturating_sub(now)))
+            state.deadline(id).map(|at| Duration::from_nanos(at.saturating_sub(now)))
         })
     }
 
@@ -284,7 +286,7 @@ impl<F: 'static> Event<F> {
                 return Err(Error::OutOfRange("the base has fewer priorities"));
             }
             let slot = state.slot_mut(id);
-            if slot.active {
+            if slot.is(Bits::ACTIVE) {
                 return Err(Error::OutOfRange("the priority of an active event can't be changed"));
             }
             slot.priority = priority as u8;
@@ -356,7 +358,7 @@ impl<F: 'static> Event<F> {
 
     /// How often it has fired.
     pub fn count(&self) -> u64 {
-        self.read(|state, id| state.counts.get(id as usize).copied().unwrap_or(0))
+        self.read(|state, id| state.count(id))
     }
 
     /// How long its callbacks ran, in all and at most, while the base timed them: see [`EventBase::on_slow`].

@@ -203,25 +203,28 @@ impl State {
     }
 
     /// A watch is ready: its events become active, newest first. One that nobody wants anything of is muted for a while.
+    ///
+    /// The caller keeps the high-water marks.
     pub fn fire(&mut self, w: u32, ready: What) -> bool {
-        let (first, edge) = (self.watch(w).first, self.watch(w).edge);
+        let Watch { first, edge, place, .. } = self.watches[w as usize];
+        let et = if edge { What::ET } else { What::empty() };
         let mut matched = What::empty();
         let mut at = first;
         while at != NIL {
-            let slot = self.slot(at);
+            let slot = &self.events[at as usize];
             let (next, bits) = (slot.next, slot.what & ready & What::IO);
             if !bits.is_empty() {
                 matched |= bits;
-                let et = if edge { What::ET } else { What::empty() };
-                self.activate(at, bits | et, 1);
+                self.activate_quietly(at, bits | et, 1);
             }
             at = next;
         }
         if matched.is_empty() {
             return false;
         }
-        let place = self.watch(w).place;
-        self.park.fired(w, place, matched, self.base.now());
+        if self.park.linger != u64::MAX {
+            self.park.fired(w, place, matched, self.base.now());
+        }
         true
     }
 
@@ -235,6 +238,7 @@ impl State {
             ids.into_iter().for_each(|id| self.activate(id, What::TIMEOUT, 1));
         } else if watch != NIL {
             self.fire(watch, what & What::IO);
+            self.note_most();
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a base consists of, for whoever wants to know: listing, counts, what runs.
 
-use crate::state::{NIL, Source};
+use crate::state::{Bits, NIL, Source};
 use crate::{EventBase, EventKey};
 use evd_proto::What;
 use std::io::{self, Write};
@@ -77,11 +77,11 @@ impl EventBase {
             }
             ids.extend(state.names.keys());
             let rest = |want: fn(&crate::state::Slot) -> bool| {
-                let fits = state.events.iter().filter(move |(_, s)| !s.inserted && want(s));
+                let fits = state.events.iter().filter(move |(_, s)| !s.is(Bits::INSERTED) && want(s));
                 fits.map(|(id, _)| id as u32).collect::<Vec<u32>>()
             };
             ids.extend(rest(|s| s.timer.is_some()));
-            ids.extend(rest(|s| s.timer.is_none() && s.active));
+            ids.extend(rest(|s| s.timer.is_none() && s.is(Bits::ACTIVE)));
             ids
         };
         for id in ids {
@@ -110,13 +110,11 @@ impl EventBase {
             name: state.named.get(&id).cloned(),
             what: slot.what,
             pending: state.pending(id, What::all()),
-            active: slot.active.then_some(slot.res),
+            active: slot.is(Bits::ACTIVE).then_some(slot.res),
             priority: usize::from(slot.priority),
-            time_left: slot
-                .timer
-                .map(|_| Duration::from_nanos(state.timing(id).deadline.saturating_sub(now))),
+            time_left: state.deadline(id).map(|at| Duration::from_nanos(at.saturating_sub(now))),
             label: state.labels.get(&id).cloned().unwrap_or_default(),
-            count: state.counts.get(id as usize).copied().unwrap_or(0),
+            count: state.count(id),
         })
     }
 

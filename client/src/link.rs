@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::line::{Incoming, Introduction, Line, Reply};
-use crate::state::{Place, Sender, State};
+use crate::state::{Bits, Place, Sender, State};
 use evd::backend::{Entry, Interest, Mode};
 use evd_proto::What;
 use evd_proto::channel::Scratch;
@@ -274,8 +274,8 @@ impl State {
         }
         let mut timed = Vec::new();
         for (id, slot) in self.events.iter_mut() {
-            slot.timer_dirty = slot.timer.is_some();
-            if slot.timer_dirty {
+            slot.bits.set(Bits::TIMER_DIRTY, slot.timer.is_some());
+            if slot.timer.is_some() {
                 timed.push(id as u32);
             }
         }
@@ -317,7 +317,7 @@ impl State {
         }
         self.park.end_session();
         for (_, slot) in self.events.iter_mut() {
-            slot.timer_dirty = false;
+            slot.bits -= Bits::TIMER_DIRTY;
         }
         log::info!("evd is away: {why}");
         self.link.say(LinkState::Away { why });

@@ -6,7 +6,7 @@
 //!
 //! Timers are told to evd lazily: only a new or an earlier deadline, or a cancel. Counts of local watches go along with other messages.
 
-use crate::state::{NIL, Place, State};
+use crate::state::{Bits, NIL, Place, State};
 use evd_proto::What;
 use evd_proto::notice::ActiveTimer;
 use evd_proto::request::{Arm, ArmWatch, Disarm, LocalWatch, Report, SetTimer, Timers};
@@ -454,9 +454,9 @@ impl State {
         for id in std::mem::take(&mut self.park.dirty_timers) {
             let mut wanted = 0;
             if let Some(slot) = self.events.get_mut(id as usize) {
-                slot.timer_dirty = false;
-                let deadline = self.timings.get(id as usize).map_or(0, |t| t.deadline);
-                wanted = if slot.timer.is_some() && id < limit { deadline.max(1) } else { 0 };
+                slot.bits -= Bits::TIMER_DIRTY;
+                let deadline = slot.timer.and_then(|timer| self.base.deadline_of(timer));
+                wanted = deadline.filter(|_| id < limit).map_or(0, |d| d.max(1));
             }
             let known = self.park.known(id);
             let before = *known;
@@ -497,8 +497,8 @@ impl State {
         *known = 0;
         self.park.timers_at_evd -= 1;
         if let Some(slot) = self.events.get_mut(timer.id as usize) {
-            if slot.timer.is_some() && !slot.timer_dirty {
-                slot.timer_dirty = true;
+            if slot.timer.is_some() && !slot.is(Bits::TIMER_DIRTY) {
+                slot.bits |= Bits::TIMER_DIRTY;
                 self.park.dirty_timers.push(timer.id);
             }
         }

@@ -23,7 +23,7 @@ pub(crate) fn process_active(core: &Rc<Core>) -> u64 {
     let limited = priority >= min_priority && (callbacks < u64::MAX || interval < u64::MAX);
     let until = if limited { state.base.now().saturating_add(interval) } else { u64::MAX };
     while !(state.flow.stop || state.flow.again) {
-        let Some(id) = state.queues.first(priority) else { break };
+        let Some(id) = state.first_of(priority) else { break };
         // Others can ask for something only through a handle.
         let note = if core.has_handles() {
             let key = EventKey { id, generation: state.slot(id).generation };
@@ -233,14 +233,18 @@ impl State {
         }
     }
 
+    fn first_of(&mut self, priority: usize) -> Option<u32> {
+        self.queues.first(&self.events, priority)
+    }
+
     /// The queue that is to run: the most urgent one that has something; but after `fairness` rounds in which others had to wait, one of those, in turn.
     fn choose_queue(&mut self) -> Option<usize> {
-        let mut waiting = (0..self.queues.priorities()).filter(|p| self.queues.first(*p).is_some());
-        let first = waiting.next()?;
+        let all = self.queues.priorities();
+        let first = (0..all).find(|p| self.first_of(*p).is_some())?;
         if self.limits.fairness == u32::MAX {
             return Some(first);
         }
-        let others: Vec<usize> = waiting.collect();
+        let others: Vec<usize> = (first + 1..all).filter(|p| self.first_of(*p).is_some()).collect();
         if others.is_empty() {
             self.passed_over = 0;
             return Some(first);

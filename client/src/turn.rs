@@ -85,11 +85,32 @@ impl State {
     /// Waits; what came is active afterwards, timers excepted.
     fn wait(&mut self, deadline: Option<u64>) -> Result<(), Error> {
         let mut came = std::mem::take(&mut self.activations);
-        let waited = self.base.wait_until(deadline, &mut came);
-        self.wakeups += u64::from(!came.is_empty());
+        let waited = self.base.wait_for_reports(deadline, &mut came);
+        let reports = self.base.take_reports();
+        self.wakeups += u64::from(!came.is_empty() || !reports.is_empty());
+        let mut link = false;
+        for report in &reports {
+            if report.token == LINK_TOKEN {
+                link = true;
+                continue;
+            }
+            let w = report.token as u32;
+            if self.watches.contains(w as usize) && !self.fire(w, report.ready) {
+                self.mute(w);
+            }
+        }
+        self.base.give_back(reports);
         self.take_activations(&mut came);
         self.activations = came;
-        self.fire_always();
+        if link {
+            self.read_link();
+            self.look_at_outs();
+            self.flush_link();
+        }
+        if !self.always.is_empty() {
+            self.fire_always();
+        }
+        self.note_most();
         waited.map_err(Error::Os)
     }
 
@@ -102,10 +123,11 @@ impl State {
         self.base.expire(&mut came);
         self.look_behind_timers(&came);
         for activation in came.drain(..) {
-            if let Activation::Timer { token, .. } = activation {
-                self.take_timer((token & !TIMER) as u32);
+            if let Activation::Timer { token, deadline } = activation {
+                self.take_timer((token & !TIMER) as u32, deadline);
             }
         }
+        self.note_most();
         self.activations = came;
         self.tend_link();
     }
@@ -126,30 +148,13 @@ impl State {
     }
 
     fn take_activations(&mut self, came: &mut Vec<Activation>) {
-        let mut link = false;
+        // The mail is read after each turn.
         for activation in came.drain(..) {
-            match activation {
-                Activation::Ready { token: LINK_TOKEN, .. } => link = true,
-                Activation::Ready { token, ready } => {
-                    let w = token as u32;
-                    if self.watches.contains(w as usize) && !self.fire(w, ready) {
-                        self.mute(w);
-                    }
-                }
-                Activation::Signal(signal) => {
-                    if let Some(&first) = self.signals.get(&signal.signo) {
-                        let sender = Sender { pid: signal.pid, uid: signal.uid, code: signal.code };
-                        self.signal_came(first, signal.signo, signal.count, sender);
-                    }
-                }
-                // The mail is read after each turn.
-                Activation::Mail | Activation::Timer { .. } => {}
+            let Activation::Signal(signal) = activation else { continue };
+            if let Some(&first) = self.signals.get(&signal.signo) {
+                let sender = Sender { pid: signal.pid, uid: signal.uid, code: signal.code };
+                self.signal_came(first, signal.signo, signal.count, sender);
             }
-        }
-        if link {
-            self.read_link();
-            self.look_at_outs();
-            self.flush_link();
         }
     }
 
@@ -181,18 +186,17 @@ impl State {
         }
     }
 
-    fn take_timer(&mut self, id: u32) {
+    fn take_timer(&mut self, id: u32, deadline: u64) {
         let Some(slot) = self.events.get(id as usize) else { return };
         if slot.timer.is_none() {
             return;
         }
         // evd had it and did not wake us in time: it may be stuck.
-        let deadline = self.timing(id).deadline;
         let late = self.base.now().saturating_sub(deadline) >= GRACE;
         if late && self.link.is_up() && self.evd_has_timer(id, deadline) {
             self.suspect();
         }
-        self.timer_due(id);
+        self.timer_due(id, deadline);
     }
 
     /// What is needed outside of a loop after an event was changed there: what evd must know is sent at once, and the base's fd stays truthful.

@@ -140,6 +140,10 @@ impl Timers {
         TimerId::new(slot)
     }
 
+    pub(super) fn deadline_of(&self, timer: TimerId) -> Option<u64> {
+        self.slots.get(timer.slot() as usize).filter(|s| s.entry != NONE).map(|s| s.deadline)
+    }
+
     /// Whether `timer` is set now.
     fn is_set(&self, timer: TimerId) -> bool {
         self.slots.get(timer.slot() as usize).is_some_and(|s| s.entry != NONE)
@@ -368,7 +372,7 @@ impl Timers {
                 shrunk = true;
             }
         }
-        if shrunk {
+        if shrunk && self.live <= self.slots.len() / 4 {
             self.give_back_slots();
         }
     }
