@@ -1,0 +1,30 @@
+//! Sequences that once failed, as they were printed.
+
+use crate::ops::{Act::*, Op::*, Setup};
+use crate::replays;
+
+const PLAIN: Setup = Setup {
+    priorities: 1,
+    most_calls: None,
+    most_time: None,
+    limited_from: 0,
+    common: None,
+    watched: true,
+    lazy: false,
+};
+
+#[test]
+fn the_newest_event_of_an_fd_is_the_first() {
+    replays(
+        PLAIN,
+        &[
+            New { event: 0, port: Some(0), what: 18, priority: None, script: [Some(Del(1)), None] },
+            New { event: 1, port: Some(0), what: 18, priority: None, script: [Some(Read(0, 1)), None] },
+            Do(Add(0, None)),
+            Do(Add(1, None)),
+            Do(Write(0, 2)),
+            Loop(3),
+            Loop(3),
+        ],
+    );
+}
