@@ -103,7 +103,7 @@ impl EventBase {
         turn::run_loop(&self.core, flags)
     }
 
-    /// Ends the loop after `after`, or, without it, after the callbacks that are active now. Also one that has not started yet.
+    /// Ends the loop after `after`, or, without it or with zero, after the callbacks that are active now. Also one that has not started yet.
     ///
     /// # Errors
     /// `Forked`.
@@ -112,8 +112,9 @@ impl EventBase {
         let mut state = self.core.state.borrow_mut();
         let id = state.new_event(Call::Exit, Source::Nothing, What::empty());
         match after {
-            Some(after) => state.add(id, Some(after))?,
-            None => state.activate(id, What::TIMEOUT, 1),
+            // No time at all is now, as in libevent.
+            Some(after) if !after.is_zero() => state.add(id, Some(after))?,
+            _ => state.activate(id, What::TIMEOUT, 1),
         }
         state.after_change();
         Ok(())

@@ -28,3 +28,21 @@ fn the_newest_event_of_an_fd_is_the_first() {
         ],
     );
 }
+
+#[test]
+fn loopexit_after_no_time_is_a_loopexit_now() {
+    replays(
+        PLAIN,
+        &[
+            New {
+                event: 2,
+                port: Some(0),
+                what: 130,
+                priority: Some(0),
+                script: [Some(Exit(Some(0))), None],
+            },
+            Do(Add(2, Some(50))),
+            Loop(1),
+        ],
+    );
+}
