@@ -88,18 +88,11 @@ impl State {
 
     /// `event_add`. On an error nothing has changed.
     pub fn add(&mut self, id: u32, timeout: Option<Duration>) -> Result<(), Error> {
-        let slot = self.slot(id);
-        if matches!(slot.call, Call::Finalizer(_)) {
+        if matches!(self.slot(id).call, Call::Finalizer(_)) {
             return Err(Error::Finalizing);
         }
-        if !slot.inserted && !slot.active {
-            match slot.source {
-                Source::Fd(fd) => self.insert_fd(id, fd)?,
-                Source::Signal(signo) => self.insert_signal(id, signo)?,
-                Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
-                Source::Name => self.insert_name(id),
-                Source::Nothing => {}
-            }
+        if !self.slot(id).active {
+            self.insert(id)?;
         }
         if let Some(timeout) = timeout {
             let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
@@ -284,6 +277,22 @@ impl State {
         }
     }
 
+    /// Into the list of its fd, signal or name, if it is not there.
+    fn insert(&mut self, id: u32) -> Result<(), Error> {
+        let slot = self.slot(id);
+        if slot.inserted {
+            return Ok(());
+        }
+        match slot.source {
+            Source::Fd(fd) => self.insert_fd(id, fd)?,
+            Source::Signal(signo) => self.insert_signal(id, signo)?,
+            Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
+            Source::Name => self.insert_name(id),
+            Source::Nothing => {}
+        }
+        Ok(())
+    }
+
     /// Out of the list of its fd, signal or name.
     fn remove_inserted(&mut self, id: u32) {
         let slot = self.slot(id);
@@ -301,14 +310,15 @@ impl State {
         self.inserted -= 1;
     }
 
-    /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one restarts its timeout.
+    /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one with a timeout is added anew with
+    /// that: one that was made active before it was added waits for its fd from now on.
     pub fn before_callback(&mut self, id: u32) -> (What, u32) {
         let slot = self.slot(id);
         let (res, calls, persist) = (slot.res, slot.calls, slot.what.contains(What::PERSIST));
         self.queues.remove(&mut self.events, id);
         if !persist {
             self.del(id);
-        } else if self.slot(id).interval != 0 {
+        } else if self.slot(id).interval != 0 && self.insert(id).is_ok() {
             let now = self.time();
             let slot = self.slot(id);
             let interval = slot.interval;

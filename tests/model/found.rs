@@ -46,3 +46,18 @@ fn loopexit_after_no_time_is_a_loopexit_now() {
         ],
     );
 }
+
+#[test]
+fn a_persistent_event_that_was_active_when_it_was_added_waits_for_its_fd() {
+    replays(
+        PLAIN,
+        &[
+            New { event: 0, port: Some(0), what: 18, priority: None, script: [None, None] },
+            Do(Activate(0, 4)),
+            Do(Add(0, Some(10))),
+            Loop(3),
+            Do(Write(0, 1)),
+            Loop(3),
+        ],
+    );
+}
