@@ -61,3 +61,17 @@ fn a_persistent_event_that_was_active_when_it_was_added_waits_for_its_fd() {
         ],
     );
 }
+
+#[test]
+fn to_look_at_the_time_left_does_not_change_the_loops_time() {
+    replays(
+        PLAIN,
+        &[
+            New { event: 0, port: None, what: 0, priority: None, script: [Some(Advance(10)), None] },
+            New { event: 1, port: None, what: 0, priority: None, script: [Some(Add(0, Some(50))), None] },
+            Do(Activate(0, 1)),
+            Do(Activate(1, 1)),
+            Loop(3),
+        ],
+    );
+}
