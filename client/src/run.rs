@@ -54,9 +54,9 @@ pub(crate) fn process_active(core: &Rc<Core>) -> u64 {
             return ran;
         }
         if limited {
-            // Others may be waiting in the kernel: look again.
-            let now = core.state.borrow_mut().base.refresh_now();
-            if ran >= limits.callbacks || now >= until {
+            // Others may be waiting in the kernel: look again. With a limit of time that is taken anew after each callback, as in libevent.
+            let timed = limits.interval < u64::MAX;
+            if ran >= limits.callbacks || (timed && core.state.borrow_mut().base.refresh_now() >= until) {
                 break;
             }
         }

@@ -75,3 +75,17 @@ fn to_look_at_the_time_left_does_not_change_the_loops_time() {
         ],
     );
 }
+
+#[test]
+fn a_limit_of_callbacks_does_not_change_the_loops_time() {
+    replays(
+        Setup { most_calls: Some(2), ..PLAIN },
+        &[
+            New { event: 0, port: None, what: 0, priority: None, script: [Some(Advance(10)), None] },
+            New { event: 1, port: None, what: 0, priority: None, script: [Some(Add(0, Some(50))), None] },
+            Do(Activate(0, 1)),
+            Do(Activate(1, 1)),
+            Loop(3),
+        ],
+    );
+}
