@@ -328,7 +328,7 @@ impl State {
     }
 
     /// The bits that this base's method can report.
-    fn known_bits(&self) -> What {
+    pub fn known_bits(&self) -> What {
         if self.base.features().contains(Features::EARLY_CLOSE) { What::IO } else { What::READ | What::WRITE }
     }
 

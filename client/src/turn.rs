@@ -171,7 +171,7 @@ impl State {
         for (&w, poll) in asked.iter().zip(&polls) {
             if !poll.ready().is_empty() {
                 self.set_place(w, Place::Out);
-                self.fire(w, poll.ready());
+                self.fire(w, poll.ready() & self.known_bits());
             }
         }
     }

@@ -89,3 +89,17 @@ fn a_limit_of_callbacks_does_not_change_the_loops_time() {
         ],
     );
 }
+
+#[test]
+fn what_a_method_does_not_report_is_not_reported_with_a_timeout() {
+    replays(
+        PLAIN,
+        &[
+            New { event: 1, port: Some(1), what: 144, priority: None, script: [Some(Continue), None] },
+            Do(Add(1, Some(86400000))),
+            Loop(3),
+            Do(Close(1)),
+            Loop(4),
+        ],
+    );
+}
