@@ -257,7 +257,9 @@ impl EventBase {
     /// `NeedsEvd`, `Lost`, `Forked`.
     pub fn sync(&self) -> Result<(), Error> {
         self.with_evd(|state| {
-            if !state.has_ready_out() {
+            if state.has_ready_out() {
+                state.send_at_once();
+            } else {
                 state.settle();
             }
             state.ask(|line| line.post_sync().map(Some)).map(drop)

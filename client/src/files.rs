@@ -168,7 +168,7 @@ impl State {
         self.enlist(w);
     }
 
-    fn delist(&mut self, w: u32) {
+    pub fn delist(&mut self, w: u32) {
         let watch = &self.watches[w as usize];
         let position = watch.position as usize;
         let list = match watch.place {

@@ -164,7 +164,7 @@ impl State {
     /// The wish to wait. Returns whether something turned out to be ready, so that there is nothing to wait for.
     pub fn settle(&mut self) -> bool {
         if self.look_at_outs() {
-            self.send_pending();
+            self.send_at_once();
             return true;
         }
         if !self.link.is_up() {
@@ -359,6 +359,18 @@ impl State {
             self.send_disarms();
             self.flush_link();
         }
+    }
+
+    /// In a loop that does not wait: as [`State::send_pending`]. And edge-triggered watches that are new, or wanted for more, are armed, as nobody else looks at
+    /// them: in a loop that is always busy their first edge would never be seen.
+    pub fn send_at_once(&mut self) {
+        let edges: Vec<u32> = self.outs.iter().copied().filter(|w| self.watch(*w).edge).collect();
+        if !edges.is_empty() && self.link.is_up() {
+            edges.iter().for_each(|w| self.delist(*w));
+            self.park(&edges);
+        }
+        self.rearm_edges();
+        self.send_pending();
     }
 
     fn rearm_edges(&mut self) {

@@ -75,7 +75,7 @@ impl State {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
             self.look_at_outs();
-            self.send_pending();
+            self.send_at_once();
         }
         if may_wait { self.longest_wait() } else { Some(0) }
     }

@@ -103,3 +103,23 @@ fn what_a_method_does_not_report_is_not_reported_with_a_timeout() {
         ],
     );
 }
+
+#[test]
+fn a_new_edge_triggered_event_is_served_while_others_are_busy() {
+    replays(
+        PLAIN,
+        &[
+            New {
+                event: 1,
+                port: Some(0),
+                what: 6,
+                priority: None,
+                script: [Some(Read(1, 1)), Some(Add(1, Some(10)))],
+            },
+            Do(Add(1, Some(100))),
+            New { event: 2, port: Some(1), what: 36, priority: None, script: [None, None] },
+            Do(Add(2, Some(0))),
+            Loop(3),
+        ],
+    );
+}
