@@ -123,3 +123,19 @@ fn a_new_edge_triggered_event_is_served_while_others_are_busy() {
         ],
     );
 }
+
+#[test]
+fn an_edge_triggered_event_that_is_added_again_hears_what_is_ready() {
+    replays(
+        PLAIN,
+        &[
+            New { event: 1, port: Some(1), what: 50, priority: None, script: [None, None] },
+            Do(Add(1, None)),
+            New { event: 2, port: Some(1), what: 36, priority: None, script: [None, None] },
+            Do(Add(2, None)),
+            Loop(3),
+            Do(Add(2, None)),
+            Loop(3),
+        ],
+    );
+}
