@@ -63,62 +63,52 @@ fn replays(setup: Setup, ops: &[Op]) {
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn local_epoll() {
     run::random(&local("epoll"), 0, 25_000);
 }
 
 // In parts, so that they run at the same time.
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn local_epoll_goes_on() {
     run::random(&local("epoll"), 1, 25_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn local_epoll_goes_on_further() {
     run::random(&local("epoll"), 2, 25_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn local_epoll_goes_on_to_the_end() {
     run::random(&local("epoll"), 3, 25_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn local_epoll_with_changelist() {
     run::random(&changelist(), 0, 2_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn local_poll() {
     run::random(&local("poll"), 0, 2_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn local_select() {
     run::random(&local("select"), 0, 2_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn remote_epoll() {
     run::random(&remote("epoll"), 0, 2_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn remote_poll() {
     run::random(&remote("poll"), 0, 2_000);
 }
 
 #[test]
-#[ignore = "it finds what is still to be mended"]
 fn remote_select() {
     run::random(&remote("select"), 0, 2_000);
 }
