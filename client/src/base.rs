@@ -103,7 +103,7 @@ impl EventBase {
         turn::run_loop(&self.core, flags)
     }
 
-    /// Ends the loop after `after`, or, without it, after the callbacks that are active now. Also one that has not started yet.
+    /// Ends the loop after `after`, or, without it or with zero, after the callbacks that are active now. Also one that has not started yet.
     ///
     /// # Errors
     /// `Forked`.
@@ -112,6 +112,7 @@ impl EventBase {
         let mut state = self.core.state.borrow_mut();
         let id = state.new_event(Call::Own(None), Source::Nothing, What::empty());
         match after {
+            // No time at all is now, as in libevent.
             Some(after) if !after.is_zero() => state.add(id, Some(after))?,
             _ => state.activate(id, What::TIMEOUT, 1),
         }
@@ -256,7 +257,9 @@ impl EventBase {
     /// `NeedsEvd`, `Lost`, `Forked`.
     pub fn sync(&self) -> Result<(), Error> {
         self.with_evd(|state| {
-            if !state.has_ready_out() {
+            if state.has_ready_out() {
+                state.send_at_once();
+            } else {
                 state.settle();
             }
             state.ask(|line| line.post_sync().map(Some)).map(drop)

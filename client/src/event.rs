@@ -271,7 +271,8 @@ impl<F: 'static> Event<F> {
     /// Time left of its timeout, if it has one.
     pub fn time_left(&self) -> Option<Duration> {
         self.read(|state, id| {
-            let now = state.base.refresh_now();
+            // Not the loop's time, which this must not change either.
+            let now = state.base.look_at_clock();
             state.deadline(id).map(|at| Duration::from_nanos(at.saturating_sub(now)))
         })
     }

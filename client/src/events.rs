@@ -80,18 +80,11 @@ impl State {
 
     /// `event_add`. On an error nothing has changed.
     pub fn add(&mut self, id: u32, timeout: Option<Duration>) -> Result<(), Error> {
-        let slot = self.slot(id);
-        if slot.is(Bits::FINALIZING) {
+        if self.slot(id).is(Bits::FINALIZING) {
             return Err(Error::Finalizing);
         }
-        if !slot.is(Bits::INSERTED | Bits::ACTIVE) {
-            match slot.source {
-                Source::Fd(fd) if slot.what.intersects(What::IO) => self.insert_fd(id, fd)?,
-                Source::Signal(signo) => self.insert_signal(id, signo)?,
-                Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
-                Source::Name => self.insert_name(id),
-                Source::Fd(_) | Source::Nothing => {}
-            }
+        if !self.slot(id).is(Bits::ACTIVE) {
+            self.insert(id)?;
         }
         if let Some(timeout) = timeout {
             let nanos = nanos(timeout);
@@ -314,6 +307,22 @@ impl State {
         }
     }
 
+    /// Into the list of its fd, signal or name, if it is not there.
+    fn insert(&mut self, id: u32) -> Result<(), Error> {
+        let slot = self.slot(id);
+        if slot.is(Bits::INSERTED) {
+            return Ok(());
+        }
+        match slot.source {
+            Source::Fd(fd) if slot.what.intersects(What::IO) => self.insert_fd(id, fd)?,
+            Source::Signal(signo) => self.insert_signal(id, signo)?,
+            Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
+            Source::Name => self.insert_name(id),
+            Source::Fd(_) | Source::Nothing => {}
+        }
+        Ok(())
+    }
+
     /// Out of the list of its fd, signal or name.
     fn remove_inserted(&mut self, id: u32) {
         let slot = self.slot(id);
@@ -331,7 +340,8 @@ impl State {
         self.inserted -= 1;
     }
 
-    /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one restarts its timeout.
+    /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one with a timeout is added anew with
+    /// that: one that was made active before it was added waits for its fd from now on.
     pub fn before_callback(&mut self, id: u32) -> (What, u32) {
         self.queues.remove(&mut self.events, id);
         let slot = &mut self.events[id as usize];
@@ -343,7 +353,7 @@ impl State {
         let calls = if bits.contains(Bits::COUNTED) { self.calls.get(&id).copied().unwrap_or(1) } else { 1 };
         if !what.contains(What::PERSIST) {
             self.del(id);
-        } else if bits.contains(Bits::INTERVAL) {
+        } else if bits.contains(Bits::INTERVAL) && self.insert(id).is_ok() {
             self.restart(id, res);
         }
         (res, calls)

@@ -51,9 +51,9 @@ pub(crate) fn process_active(core: &Rc<Core>) -> u64 {
         state = core.state.borrow_mut();
         state.flow.current = NIL;
         if limited {
-            // Others may be waiting in the kernel: look again.
-            let now = state.base.refresh_now();
-            if ran >= callbacks || now >= until {
+            // Others may be waiting in the kernel: look again. With a limit of time that is taken anew after each callback, as in libevent.
+            let timed = interval < u64::MAX;
+            if ran >= callbacks || (timed && state.base.refresh_now() >= until) {
                 break;
             }
         }

@@ -77,7 +77,7 @@ impl State {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
             self.look_at_outs();
-            self.send_pending();
+            self.send_at_once();
         }
         if may_wait { self.longest_wait() } else { Some(0) }
     }
@@ -181,7 +181,7 @@ impl State {
         for (&w, poll) in asked.iter().zip(&polls) {
             if !poll.ready().is_empty() {
                 self.set_place(w, Place::Out);
-                self.fire(w, poll.ready());
+                self.fire(w, poll.ready() & self.known_bits());
             }
         }
     }

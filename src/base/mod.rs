@@ -337,6 +337,11 @@ impl Base {
         }
     }
 
+    /// Whether a test sets the clock: then its times mean nothing to others.
+    pub fn has_set_clock(&self) -> bool {
+        matches!(self.clock, Clock::Manual(_))
+    }
+
     /// Catches a signal of this process; adding it again changes nothing.
     ///
     /// # Errors
