@@ -230,6 +230,7 @@ impl Builder {
             most_virtuals: 0,
             most_active: 0,
             most_added: 0,
+            wall: None,
             no_cache_time: self.no_cache_time,
             timed_callbacks: false,
             slow_limit: u64::MAX,

@@ -265,10 +265,15 @@ impl<F: 'static> Event<F> {
         self.read(|state, id| state.pending(id, asked))
     }
 
+    /// When its timeout is due, if it has one, on the clock of [`EventBase::time`]: what libevent's `event_pending` tells besides.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.read(|state, id| state.slot(id).timer.map(|_| Duration::from_nanos(state.timing(id).deadline)))
+    }
+
     /// Time left of its timeout, if it has one.
     pub fn time_left(&self) -> Option<Duration> {
         self.read(|state, id| {
-            let now = state.base.refresh_now();
+            let now = state.base.look_at_clock();
             let deadline = state.timing(id).deadline;
             state.slot(id).timer.map(|_| Duration::from_nanos(deadline.saturating_sub(now)))
         })

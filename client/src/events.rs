@@ -114,7 +114,7 @@ impl State {
         if self.flow.current == id {
             self.flow.calls_left = 0;
         }
-        self.remove_timer(id);
+        self.remove_timeout(id);
         self.remove_inserted(id);
         if self.slot(id).active {
             self.deactivate(id);
@@ -171,7 +171,9 @@ impl State {
     /// `event_remove_timer`: the timeout goes, the rest stays.
     pub fn remove_timeout(&mut self, id: u32) {
         self.remove_timer(id);
-        self.timing_mut(id).interval = 0;
+        if let Some(timing) = self.timings.get_mut(id as usize) {
+            timing.interval = 0;
+        }
     }
 
     /// `event_active`.

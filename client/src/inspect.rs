@@ -94,8 +94,8 @@ impl EventBase {
     }
 
     fn event_info(&self, id: u32) -> Option<EventInfo> {
-        let mut state = self.core().state.borrow_mut();
-        let now = state.base.refresh_now();
+        let state = self.core().state.borrow();
+        let now = state.base.look_at_clock();
         let slot = state.events.get(id as usize)?;
         let (mut fd, mut signo) = (None, None);
         match slot.source {
