@@ -19,5 +19,7 @@ mod priorities;
 mod signals;
 #[path = "semantics/threads.rs"]
 mod threads;
+#[path = "semantics/time.rs"]
+mod time;
 #[path = "semantics/timers.rs"]
 mod timers;

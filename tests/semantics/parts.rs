@@ -102,6 +102,7 @@ pub fn each_base_with(change: impl Fn(Builder) -> Builder, test: impl Fn(&EventB
 }
 
 /// How a test lets time pass: in-process on a clock of its own, and at evd really.
+#[derive(Clone)]
 pub struct Time(Option<Arc<AtomicU64>>);
 
 impl Time {
@@ -167,6 +168,20 @@ pub fn pair() -> (UnixStream, UnixStream) {
     (a, b)
 }
 
+/// A stream that nothing comes on.
+pub struct Silent(UnixStream, #[allow(dead_code, reason = "it is open, that is all")] UnixStream);
+
+pub fn silent() -> Silent {
+    let (a, b) = pair();
+    Silent(a, b)
+}
+
+impl AsFd for Silent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// A stream that can be read already, and its other end.
 pub fn ready() -> (UnixStream, UnixStream) {
     let (a, mut b) = pair();
@@ -183,7 +198,6 @@ pub fn is_closed(mut stream: &UnixStream) -> bool {
 }
 
 /// Reads what is there.
-#[allow(dead_code, reason = "soon")]
 pub fn drain(mut stream: &UnixStream) {
     while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
 }
