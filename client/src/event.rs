@@ -241,8 +241,8 @@ impl<F: 'static> Event<F> {
         self.change(|state, id| state.activate(id, what, times))
     }
 
-    /// Makes it active with `what` when the loop is about to wait the next time, so that what is ready by then goes first: libevent's
-    /// `event_callback_activate_later_`.
+    /// Makes it active with `what` when the loop is about to wait the next time, and not in the queue that runs now, so that the loop looks for what is more urgent
+    /// in between: libevent's `event_callback_activate_later_`.
     ///
     /// # Errors
     /// `Forked`.

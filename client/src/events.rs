@@ -199,7 +199,7 @@ impl State {
         self.no_longer_later(id);
         self.queues.push(&mut self.events, id);
         self.note_most();
-        if self.flow.current != NIL && priority < self.flow.running_priority {
+        if priority < self.flow.running_priority {
             self.flow.again = true;
         }
     }

@@ -172,7 +172,7 @@ pub(crate) struct Flow {
     /// The event whose callback runs, and how many more calls it has.
     pub current: u32,
     pub calls_left: u32,
-    /// Priority of the queue that runs.
+    /// Priority of the queue that runs; 0 if none does: nothing is more urgent.
     pub running_priority: usize,
 }
 
