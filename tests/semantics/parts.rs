@@ -4,7 +4,7 @@ use evd::base::Clock;
 use evd_client::{Builder, Event, EventBase, LinkState, LoopFlags, Looped, What};
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -174,6 +174,12 @@ pub struct Silent(UnixStream, #[allow(dead_code, reason = "it is open, that is a
 pub fn silent() -> Silent {
     let (a, b) = pair();
     Silent(a, b)
+}
+
+impl AsRawFd for Silent {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
 impl AsFd for Silent {
