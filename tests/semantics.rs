@@ -4,10 +4,14 @@
 //! [`parts::SETTINGS`]; it says in which one when it fails.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+#[path = "semantics/activation.rs"]
+mod activation;
 #[path = "semantics/control.rs"]
 mod control;
 #[path = "semantics/events.rs"]
 mod events;
+#[path = "semantics/inspect.rs"]
+mod inspect;
 #[path = "conformance/os.rs"]
 #[allow(dead_code)]
 mod os;
@@ -19,5 +23,7 @@ mod priorities;
 mod signals;
 #[path = "semantics/threads.rs"]
 mod threads;
+#[path = "semantics/time.rs"]
+mod time;
 #[path = "semantics/timers.rs"]
 mod timers;

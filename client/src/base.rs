@@ -216,12 +216,17 @@ impl EventBase {
         Duration::from_nanos(self.core.state.borrow_mut().time())
     }
 
-    /// As [`EventBase::time`], on the wall clock: libevent's `event_base_gettimeofday_cached`.
+    /// As [`EventBase::time`], on the wall clock: libevent's `event_base_gettimeofday_cached`. Between two waits it is the same each time.
     pub fn wall_time(&self) -> SystemTime {
         let mut state = self.core.state.borrow_mut();
         let then = state.time();
+        if let Some((_, known)) = state.wall.filter(|(at, _)| *at == then) {
+            return known;
+        }
         let ago = state.base.look_at_clock().saturating_sub(then);
-        SystemTime::now() - Duration::from_nanos(ago)
+        let wall = SystemTime::now() - Duration::from_nanos(ago);
+        state.wall = Some((then, wall));
+        wall
     }
 
     /// Takes the time anew, for a callback that has run long: libevent's `event_base_update_cache_time`.

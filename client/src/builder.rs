@@ -134,7 +134,8 @@ impl Builder {
     }
 
     /// After each callback in a queue of `min_priority` or less urgent: looks for new events again if `callbacks` have run or `interval` is over. More urgent
-    /// queues run to their end. `None`: no such limit. Without it a queue runs to its end: libevent's `event_config_set_max_dispatch_interval`.
+    /// queues run to their end. `None`: no such limit. The calls of a signal that came several times count as one. Without it a queue runs to its end: libevent's
+    /// `event_config_set_max_dispatch_interval`.
     pub fn max_dispatch(
         mut self,
         interval: Option<Duration>,
@@ -229,6 +230,7 @@ impl Builder {
             most_virtuals: 0,
             most_active: 0,
             most_added: 0,
+            wall: None,
             no_cache_time: self.no_cache_time,
             timed_callbacks: false,
             slow_limit: u64::MAX,

@@ -241,8 +241,8 @@ impl<F: 'static> Event<F> {
         self.change(|state, id| state.activate(id, what, times))
     }
 
-    /// Makes it active with `what` when the loop is about to wait the next time, so that what is ready by then goes first: libevent's
-    /// `event_callback_activate_later_`.
+    /// Makes it active with `what` when the loop is about to wait the next time, and not in the queue that runs now, so that the loop looks for what is more urgent
+    /// in between: libevent's `event_callback_activate_later_`.
     ///
     /// # Errors
     /// `Forked`.
@@ -266,6 +266,11 @@ impl<F: 'static> Event<F> {
     /// libevent's `event_pending`: which bits of `asked` it waits for, or is active with.
     pub fn pending(&self, asked: What) -> What {
         self.read(|state, id| state.pending(id, asked))
+    }
+
+    /// When its timeout is due, if it has one, on the clock of [`EventBase::time`]: what libevent's `event_pending` tells besides.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.read(|state, id| state.deadline(id).map(Duration::from_nanos))
     }
 
     /// Time left of its timeout, if it has one.

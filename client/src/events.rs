@@ -108,7 +108,7 @@ impl State {
         if self.flow.current == id {
             self.flow.calls_left = 0;
         }
-        self.remove_timer(id);
+        self.remove_timeout(id);
         self.remove_inserted(id);
         if self.slot(id).is(Bits::ACTIVE) {
             self.deactivate(id);
@@ -191,7 +191,7 @@ impl State {
         }
         slot.res = res;
         self.queues.push(&mut self.events, id);
-        if self.flow.current != NIL {
+        if self.flow.running_priority > 0 {
             self.look_at_priority(id);
         }
     }
@@ -217,12 +217,10 @@ impl State {
         }
         self.no_longer_later(id);
         self.queues.push(&mut self.events, id);
-        if self.flow.current != NIL {
-            self.look_at_priority(id);
-        }
+        self.look_at_priority(id);
     }
 
-    /// Something more urgent than what runs became active: look again.
+    /// Something more urgent than the queue that runs became active: look again after this callback.
     fn look_at_priority(&mut self, id: u32) {
         if usize::from(self.slot(id).priority) < self.flow.running_priority {
             self.flow.again = true;
@@ -364,6 +362,8 @@ impl State {
     fn restart(&mut self, id: u32, res: What) {
         let now = self.time();
         let Timing { interval, was_due } = self.timing(id);
+        // Made active with TIMEOUT by somebody: it is still to be due.
+        let was_due = self.deadline(id).unwrap_or(was_due);
         let was_due = self.slacks.get(&id).map_or(was_due, |(_, due)| *due);
         let next = was_due.saturating_add(interval);
         if res.contains(What::TIMEOUT) && next >= now {

@@ -34,6 +34,8 @@ pub struct EventInfo {
     pub name: Option<String>,
     /// What it was made to wait for: `event_get_events`.
     pub what: What,
+    /// Whether it waits for its fd, signal or name.
+    pub inserted: bool,
     /// What it waits for now, or is active with: `event_pending`.
     pub pending: What,
     /// What it is active with, if it is.
@@ -109,6 +111,7 @@ impl EventBase {
             signo,
             name: state.named.get(&id).cloned(),
             what: slot.what,
+            inserted: slot.is(Bits::INSERTED),
             pending: state.pending(id, What::all()),
             active: slot.is(Bits::ACTIVE).then_some(slot.res),
             priority: usize::from(slot.priority),
@@ -126,9 +129,7 @@ impl EventBase {
     pub fn dump(&self, to: &mut impl Write) -> io::Result<()> {
         let (mut inserted, mut active) = (Vec::new(), Vec::new());
         let _ = self.for_each_event(|e| {
-            if !e.pending.is_empty() && e.pending != e.active.unwrap_or(What::empty())
-                || e.time_left.is_some()
-            {
+            if e.inserted || e.time_left.is_some() {
                 inserted.push(e.clone());
             }
             if e.active.is_some() {

@@ -13,15 +13,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs the most urgent queue; returns how many callbacks ran.
-pub(crate) fn process_active(core: &Rc<Core>) -> u64 {
-    let mut ran = 0;
+/// What ran of a queue.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ran {
+    pub events: u64,
+    /// Of a signal's event as many as it came, also none; and closures that were posted meanwhile.
+    pub callbacks: u64,
+}
+
+/// Runs the most urgent queue.
+pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
+    let mut ran = Ran::default();
     let mut state = core.state.borrow_mut();
-    let Some(priority) = state.choose_queue() else { return 0 };
+    let Some(priority) = state.choose_queue() else { return ran };
     state.flow.running_priority = priority;
     let Limits { interval, callbacks, min_priority, .. } = state.limits;
     let limited = priority >= min_priority && (callbacks < u64::MAX || interval < u64::MAX);
-    let until = if limited { state.base.now().saturating_add(interval) } else { u64::MAX };
+    let timed = limited && interval < u64::MAX;
+    let until = if timed { state.base.refresh_now().saturating_add(interval) } else { u64::MAX };
     while !(state.flow.stop || state.flow.again) {
         let Some(id) = state.first_of(priority) else { break };
         // Others can ask for something only through a handle.
@@ -30,7 +39,7 @@ pub(crate) fn process_active(core: &Rc<Core>) -> u64 {
             let shared = Arc::clone(&core.shared());
             if !shared.begin(key, std::thread::current().id()) {
                 drop(state);
-                read_mail(core);
+                ran.callbacks += read_mail(core);
                 if core.check_fork().is_err() {
                     return ran;
                 }
@@ -43,19 +52,17 @@ pub(crate) fn process_active(core: &Rc<Core>) -> u64 {
         };
         let job = state.begin(id);
         drop(state);
-        ran += run(core, id, job);
+        ran.callbacks += run(core, id, job);
+        ran.events += 1;
         drop(note);
         if core.check_fork().is_err() {
             return ran;
         }
         state = core.state.borrow_mut();
         state.flow.current = NIL;
-        if limited {
-            // Others may be waiting in the kernel: look again. With a limit of time that is taken anew after each callback, as in libevent.
-            let timed = interval < u64::MAX;
-            if ran >= callbacks || (timed && state.base.refresh_now() >= until) {
-                break;
-            }
+        // Others may be waiting in the kernel: look again. With a limit of time that is taken anew after each callback, as in libevent.
+        if limited && (ran.events >= callbacks || (timed && state.base.refresh_now() >= until)) {
+            break;
         }
     }
     state.flow.running_priority = 0;

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// No index.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -189,7 +190,7 @@ pub(crate) struct Flow {
     /// The event whose callback runs, and how many more calls it has.
     pub current: u32,
     pub calls_left: u32,
-    /// Priority of the queue that runs.
+    /// Priority of the queue that runs; 0 if none does: nothing is more urgent.
     pub running_priority: usize,
 }
 
@@ -237,6 +238,8 @@ pub(crate) struct State {
     pub most_virtuals: usize,
     pub most_active: usize,
     pub most_added: usize,
+    /// The wall clock's time at a time of the base's clock.
+    pub wall: Option<(u64, SystemTime)>,
     /// The clock is looked at whenever the time is asked for.
     pub no_cache_time: bool,
     /// Callbacks are timed, and these are too long, in nanoseconds.

@@ -283,10 +283,10 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             continue;
         }
         let ran = run::process_active(core);
-        callbacks += ran;
+        callbacks += ran.callbacks;
         core.check_fork()?;
         let state = core.state.borrow();
-        if flags.contains(LoopFlags::ONCE) && state.queues.is_empty() && ran > 0 {
+        if flags.contains(LoopFlags::ONCE) && state.queues.is_empty() && ran.events > 0 {
             break if state.flow.exit {
                 Ended::Exit
             } else if state.flow.stop {

@@ -258,7 +258,8 @@ impl Model {
     }
 
     fn del(&mut self, id: usize) {
-        self.e(id).timer = None;
+        // Not as in libevent, where the timeout of a persistent event comes back with its next activation.
+        (self.e(id).timer, self.e(id).interval) = (None, 0);
         self.remove(id);
         self.deactivate(id);
     }

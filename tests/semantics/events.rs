@@ -450,7 +450,7 @@ fn an_event_with_an_fd_and_nothing_to_wait_for_is_a_timer() {
 #[test]
 fn timeout_among_the_flags_of_an_event_means_nothing() {
     each_base(|base| {
-        let event = Event::new(base, pair().0, What::READ | What::TIMEOUT, |_, _| {}).unwrap();
+        let event = Event::new(base, silent(), What::READ | What::TIMEOUT, |_, _| {}).unwrap();
         event.add(None).unwrap();
         assert_eq!(event.pending(What::all()), What::READ);
         event.del().unwrap();
@@ -463,7 +463,7 @@ fn timeout_among_the_flags_of_an_event_means_nothing() {
 #[test]
 fn pending_tells_of_the_bits_asked_for_only() {
     each_base(|base| {
-        let event = Event::new(base, pair().0, READ | What::WRITE, |_, _| {}).unwrap();
+        let event = Event::new(base, silent(), READ | What::WRITE, |_, _| {}).unwrap();
         event.add(Some(LONG)).unwrap();
         assert_eq!(event.pending(What::all()), What::READ | What::WRITE | What::TIMEOUT);
         assert_eq!(event.pending(What::READ | What::SIGNAL), What::READ);
@@ -515,6 +515,6 @@ fn set_what_is_for_events_that_wait_for_nothing_and_bits_that_fit() {
         let timer = Event::timer(base, What::empty(), |_, _| {}).unwrap();
         assert!(matches!(timer.set_what(What::READ), Err(Error::Combination(_))));
         timer.set_what(What::PERSIST).unwrap();
-        assert!(matches!(Event::new(base, pair().0, What::SIGNAL, |_, _| {}), Err(Error::Combination(_))));
+        assert!(matches!(Event::new(base, silent(), What::SIGNAL, |_, _| {}), Err(Error::Combination(_))));
     });
 }

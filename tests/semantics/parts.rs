@@ -4,7 +4,7 @@ use evd::base::Clock;
 use evd_client::{Builder, Event, EventBase, LinkState, LoopFlags, Looped, What};
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -102,6 +102,7 @@ pub fn each_base_with(change: impl Fn(Builder) -> Builder, test: impl Fn(&EventB
 }
 
 /// How a test lets time pass: in-process on a clock of its own, and at evd really.
+#[derive(Clone)]
 pub struct Time(Option<Arc<AtomicU64>>);
 
 impl Time {
@@ -167,6 +168,26 @@ pub fn pair() -> (UnixStream, UnixStream) {
     (a, b)
 }
 
+/// A stream that nothing comes on.
+pub struct Silent(UnixStream, #[allow(dead_code, reason = "it is open, that is all")] UnixStream);
+
+pub fn silent() -> Silent {
+    let (a, b) = pair();
+    Silent(a, b)
+}
+
+impl AsRawFd for Silent {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Silent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// A stream that can be read already, and its other end.
 pub fn ready() -> (UnixStream, UnixStream) {
     let (a, mut b) = pair();
@@ -183,7 +204,6 @@ pub fn is_closed(mut stream: &UnixStream) -> bool {
 }
 
 /// Reads what is there.
-#[allow(dead_code, reason = "soon")]
 pub fn drain(mut stream: &UnixStream) {
     while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
 }
