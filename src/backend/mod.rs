@@ -8,6 +8,8 @@
 mod alarm;
 mod changelist;
 mod epoll;
+#[doc(hidden)]
+pub mod kqueue;
 mod poll;
 mod select;
 mod table;
