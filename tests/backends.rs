@@ -7,12 +7,14 @@ mod conformance;
 mod models;
 
 use conformance::{Closed, Files, Fired, Id, Loop, Refused, os};
+use evd::backend::devpoll::Devpoll;
+use evd::backend::evport::Evport;
 use evd::backend::kqueue::Kqueue;
 use evd::backend::{self, Backend, Entry, Epoll, Features, Interest, Mode, WatchError};
 use evd::base::{Activation, Base, Clock, Config, TimerId};
 use evd_proto::{What, sys};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,12 +34,14 @@ fn lend(number: RawFd) -> BorrowedFd<'static> {
 }
 
 /// What is not in the table of methods here: other systems' methods over models of their kernels, and a variant.
-const EXTRA: [&str; 2] = ["epoll with timerfd", "kqueue (model)"];
+const EXTRA: [&str; 4] = ["epoll with timerfd", "kqueue (model)", "evport (model)", "devpoll (model)"];
 
 fn base(method: &str) -> Option<Base> {
     let extra: Option<Box<dyn Backend + Send>> = match method {
         "epoll with timerfd" => Some(Box::new(Epoll::with_timerfd().unwrap())),
         "kqueue (model)" => Some(Box::new(Kqueue::on(models::Kqueue::new()))),
+        "evport (model)" => Some(Box::new(Evport::on(models::Port::new()))),
+        "devpoll (model)" => Some(Box::new(Devpoll::on(models::Devpoll::new()))),
         _ => None,
     };
     if let Some(backend) = extra {
@@ -158,6 +162,10 @@ conformance!(BaseLoop:
     select = "select",
     kqueue = "kqueue",
     kqueue_model = "kqueue (model)",
+    evport = "evport",
+    evport_model = "evport (model)",
+    devpoll = "devpoll",
+    devpoll_model = "devpoll (model)",
 );
 
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
@@ -209,6 +217,33 @@ fn an_edge_that_is_set_anew_is_looked_at_again_also_after_another_mode() {
         }
         w.write_all(b"x").unwrap();
         assert_eq!(wait(&mut base), ready, "{name}: a new edge");
+    });
+}
+
+#[test]
+fn what_was_read_before_the_wait_is_not_reported() {
+    each_method(|name, mut base| {
+        let (mut r, mut w) = os::pipe();
+        for pollable in [false, true] {
+            if pollable {
+                base.pollable().unwrap();
+            }
+            for entry in [Entry::New, Entry::Known] {
+                w.write_all(b"x").unwrap();
+                base.watch(r.as_fd(), 1, READ, entry).unwrap();
+                base.arm_pollable(None).unwrap();
+                r.read_exact(&mut [0]).unwrap();
+                assert_eq!(wait(&mut base), [], "{name}");
+                w.write_all(b"x").unwrap();
+                base.arm_pollable(None).unwrap();
+                let ready = [Activation::Ready { token: 1, ready: What::READ }];
+                assert_eq!(wait(&mut base), ready, "{name}");
+                assert_eq!(wait(&mut base), ready, "{name}");
+                r.read_exact(&mut [0]).unwrap();
+                assert_eq!(wait(&mut base), [], "{name}");
+            }
+            base.unwatch(r.as_fd(), 1);
+        }
     });
 }
 

@@ -4,8 +4,12 @@
 //! for the backend, and what no backend may count on it answers with a panic. So the logic of those backends runs here in the same cases as
 //! the methods of this system. What a model can't show is a kernel that does not do what its manual says.
 
+pub mod devpoll;
+pub mod evport;
 pub mod kqueue;
 
+pub use devpoll::Devpoll;
+pub use evport::Port;
 pub use kqueue::Kqueue;
 
 use std::io;
@@ -73,6 +77,11 @@ pub fn sleep_on(fds: &mut [libc::pollfd], deadline: Option<Instant>) -> Result<u
     let (fds, len) = (fds.as_mut_ptr(), fds.len() as libc::nfds_t);
     // SAFETY: `fds` is live and writable, `at` null or a live timespec, and a null mask is allowed.
     check(unsafe { libc::ppoll(fds, len, at, std::ptr::null()) }).map(|n| n as usize)
+}
+
+/// An errno as an error.
+pub fn fault(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
 }
 
 /// What tells one open file from another that has come to its number; `None` if it is not open.
