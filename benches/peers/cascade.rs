@@ -15,10 +15,12 @@ pub fn measure(table: &mut Table, libraries: &Libraries) -> Outcome {
     let Some(place) = placements()?.first().copied() else { return Ok(()) };
     for (pairs, runs) in [(1000, 4), (5000, 1)] {
         let told = [pairs, method_number("epoll")];
-        let mut sides = side::start(libraries, &[Peer::Libevent], "cascade", "cascade", place.ends, &told)?;
+        let mut sides =
+            side::start(libraries, &[Peer::Libevent, Peer::Plain], "cascade", "cascade", place.ends, &told)?;
         let of = |said: &[u64]| vec![said[0] as f64 / (pairs as f64 * runs as f64 * 1000.0)];
         for (peer, lines) in side::rounds(&mut sides, ROUNDS, WARM_UP, runs, of)? {
-            table.ratio(&format!("{}, n={pairs}, per event", peer.name()), "us", &lines[0], Some(GOAL));
+            let goal = (peer == Peer::Libevent).then_some(GOAL);
+            table.ratio(&format!("n={pairs}, per event, {}", peer.name()), "us", &lines[0], goal);
         }
     }
     Ok(())

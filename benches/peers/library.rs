@@ -11,13 +11,16 @@ pub enum Peer {
     Libevent,
     Libev,
     Libuv,
+    /// No library at all: plain system calls.
+    Plain,
 }
 
-/// Each with its name, the header and the library that it needs, and the package that brings them.
-const PEERS: [(Peer, &str, &str, &str, &str); 3] = [
-    (Peer::Libevent, "libevent", "event2/event.h", "-levent_core", "libevent-dev"),
-    (Peer::Libev, "libev", "ev.h", "-lev", "libev-dev"),
-    (Peer::Libuv, "libuv", "uv.h", "-luv", "libuv1-dev"),
+/// Each with its name, its program without the `.c`, the header and the library that it needs, and the package that brings them.
+const PEERS: [(Peer, &str, &str, &str, &str, &str); 4] = [
+    (Peer::Libevent, "libevent", "libevent", "event2/event.h", "-levent_core", "libevent-dev"),
+    (Peer::Libev, "libev", "libev", "ev.h", "-lev", "libev-dev"),
+    (Peer::Libuv, "libuv", "libuv", "uv.h", "-luv", "libuv1-dev"),
+    (Peer::Plain, "no library", "plain", "sys/epoll.h", "-lc", "libc6-dev"),
 ];
 
 impl Peer {
@@ -47,8 +50,8 @@ impl Libraries {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
         let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
         std::fs::create_dir_all(&into)?;
-        for (peer, name, header, library, package) in PEERS {
-            let program = into.join(name);
+        for (peer, name, file, header, library, package) in PEERS {
+            let program = into.join(file);
             if !is_there(header, library, &into.join("probe"))? {
                 println!("{name} left out: {package} is not installed");
                 continue;
@@ -57,10 +60,10 @@ impl Libraries {
             command
                 .args(["-O2", "-Wall", "-o"])
                 .arg(&program)
-                .arg(from.join(format!("{name}.c")))
+                .arg(from.join(format!("{file}.c")))
                 .arg(library);
             if !command.status()?.success() {
-                return Err(format!("{name}.c can't be built").into());
+                return Err(format!("{file}.c can't be built").into());
             }
             built.0.push((peer, program));
         }

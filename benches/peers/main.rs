@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench peers` measures all of it; `cargo bench --bench peers -- shapes timers` those named. Each side is a process of its own: a peer is a small C
 //! program, built when it is needed (`cc -O2`); ours is this program in a role. The work is the same on all sides (`work.h`, `ours.rs`), and so are the system
-//! calls that belong to it. All take turns, round by round, on one core; what is judged is the median of the rounds' ratios. What the figures are, and
+//! calls that belong to it. What is measured is processor time, as no side ever sleeps in its rounds: so other programs on the machine count for little. All take turns, round by round, on one core; what is judged is the median of the rounds' ratios. What the figures are, and
 //! what they were when they were last looked at, is in ../README.md.
 //!
 //! A library that is not installed is left out, and so is all if there is no `cc`. With `--strict` it fails if a figure falls short of its goal.
@@ -15,6 +15,7 @@ mod floor;
 #[path = "../parts/mod.rs"]
 mod parts;
 
+mod calls;
 mod cascade;
 mod library;
 mod memory;

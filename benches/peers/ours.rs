@@ -1,5 +1,6 @@
 //! What a local base does in each role: call for call what `work.h` does with the peers.
 
+use crate::calls::{self as own, spent};
 use crate::floor::calls;
 use crate::parts::{Control, Outcome, now};
 use evd::base::{Activation, Base, Config, TimerId};
@@ -114,7 +115,7 @@ pub fn shapes(mut control: Control) -> Outcome {
     control.serve(|_, runs| {
         let mut took = vec![0; 3];
         for _ in 0..runs {
-            let start = now();
+            let start = spent();
             for event in &events {
                 event.del()?;
                 event.add(None)?;
@@ -126,7 +127,7 @@ pub fn shapes(mut control: Control) -> Outcome {
                 pairs.put((i * (count / active)) as usize);
             }
             pairs.left.set(writes);
-            let begin = now();
+            let begin = spent();
             loop {
                 look(&base)?;
                 took[2] += 1;
@@ -134,7 +135,7 @@ pub fn shapes(mut control: Control) -> Outcome {
                     break;
                 }
             }
-            let end = now();
+            let end = spent();
             took[0] += end - start;
             took[1] += end - begin;
         }
@@ -151,7 +152,7 @@ pub fn cascade(mut control: Control) -> Outcome {
     control.serve(|_, runs| {
         let mut took = 0;
         for _ in 0..runs {
-            let start = now();
+            let start = spent();
             for event in &events {
                 event.add(Some(Duration::from_secs(60)))?;
             }
@@ -160,7 +161,7 @@ pub fn cascade(mut control: Control) -> Outcome {
             pairs.left.set(count - 1);
             pairs.put(0);
             base.dispatch()?;
-            took += now() - start;
+            took += spent() - start;
             if pairs.failed.get() > 0 || pairs.seen.get() != count {
                 return Err("the cascade has stopped".into());
             }
@@ -211,25 +212,25 @@ impl Work {
 
     fn use_them(&mut self, timers: &mut impl Timers) -> Vec<u64> {
         let (many, some) = (self.many, self.some);
-        let mut at = vec![now()];
+        let mut at = vec![spent()];
         for i in many..many + some {
             self.set_far(timers, i, HOUR);
         }
-        at.push(now());
+        at.push(spent());
         for _ in 0..some {
             let i = self.random.below(many);
             self.set_far(timers, i, HOUR);
         }
-        at.push(now());
+        at.push(spent());
         for _ in 0..some {
             let i = self.random.below(many);
             self.set_far(timers, i, 21 * HOUR);
         }
-        at.push(now());
+        at.push(spent());
         for i in 0..some {
             timers.cancel((many + i * 7919 % some) as usize);
         }
-        at.push(now());
+        at.push(spent());
         at.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
@@ -315,11 +316,11 @@ pub fn timers(mut control: Control) -> Outcome {
             return Err("a timer that came too early".into());
         }
         Work::let_time_pass();
-        let start = now();
+        let start = spent();
         while FIRED.get() < some {
             look(&base)?;
         }
-        took.push(now() - start);
+        took.push(spent() - start);
         Ok(took)
     })
 }
@@ -356,7 +357,7 @@ pub fn timers_of_base(mut control: Control) -> Outcome {
         bare.base.refresh_now();
         work.set_near(&mut bare);
         Work::let_time_pass();
-        let start = now();
+        let start = spent();
         let mut fired = 0;
         while fired < work.some {
             bare.base.wait(Some(Duration::ZERO), &mut came)?;
@@ -368,11 +369,75 @@ pub fn timers_of_base(mut control: Control) -> Outcome {
                 }
             }
         }
-        took.push(now() - start);
+        took.push(spent() - start);
         Ok(took)
     })
 }
 
-pub fn weigh(_: Control) -> Outcome {
-    Ok(())
+/// What is in use: what malloc has given out, and what is resident of this process alone, in bytes.
+fn in_use() -> Result<[u64; 2], Box<dyn Error>> {
+    let resident = evd_proto::sys::resident_bytes(std::process::id()).ok_or("no memory in /proc")?;
+    Ok([own::given_out(), resident.1])
+}
+
+/// Says what `work.h` says; then what malloc has given out before and after the same events are made again in a base that had as many before; then the same
+/// before and after as many timers are set in a base without a client.
+pub fn weigh(mut control: Control) -> Outcome {
+    let [fds, timers] = control.hear()?[..] else { return Err("told nothing".into()) };
+    let base = open(0, 0)?;
+    let (_writer, reader) = UnixStream::pair()?;
+    let copies =
+        |count| (0..count).map(|_| reader.try_clone().map(OwnedFd::from)).collect::<Result<Vec<_>, _>>();
+    let seen = Rc::new(Cell::new(0));
+    let fd_event = |fd| {
+        let seen = Rc::clone(&seen);
+        Event::new(&base, fd, What::READ | What::PERSIST, move |_, _| seen.set(seen.get() + 1))
+    };
+    let timer = || Event::timer(&base, What::empty(), |_, _| on_timer());
+    let mut random = Random::new();
+    let numbers = copies(fds)?;
+    let mut fd_events = Vec::with_capacity(fds as usize);
+    let mut timer_events = Vec::with_capacity(timers as usize);
+    // The first one brings what a base costs anyway.
+    let first = (fd_event(copies(1)?.remove(0))?, timer()?);
+    first.0.add(None)?;
+    first.1.add(Some(Duration::from_micros(HOUR)))?;
+    look(&base)?;
+    control.say(&[])?;
+
+    let mut said = in_use()?.to_vec();
+    for fd in numbers {
+        fd_events.push(fd_event(fd)?);
+    }
+    for _ in 0..timers {
+        timer_events.push(timer()?);
+    }
+    said.extend(in_use()?);
+    fd_events.iter().try_for_each(|e| e.add(None))?;
+    for event in &timer_events {
+        event.add(Some(Duration::from_micros(HOUR + random.below(HOUR))))?;
+    }
+    look(&base)?;
+    said.extend(in_use()?);
+
+    fd_events.clear();
+    timer_events.clear();
+    let numbers = copies(fds)?;
+    said.push(in_use()?[0]);
+    for fd in numbers {
+        fd_events.push(fd_event(fd)?);
+    }
+    for _ in 0..timers {
+        timer_events.push(timer()?);
+    }
+    said.push(in_use()?[0]);
+
+    let mut bare = Base::new(&Config::default())?;
+    said.push(in_use()?[0]);
+    for i in 0..timers {
+        bare.set_timer(None, HOUR + random.below(HOUR), i);
+    }
+    said.push(in_use()?[0]);
+    control.say(&said)?;
+    control.hear().map(drop).or(Ok(()))
 }

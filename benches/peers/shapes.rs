@@ -24,7 +24,7 @@ const FOR_SELECT: Shape = (450, 100, 450, 5);
 const CHANGELIST: u64 = 1;
 
 pub fn measure(table: &mut Table, libraries: &Libraries) -> Outcome {
-    let all = [Peer::Libevent, Peer::Libev, Peer::Libuv];
+    let all = [Peer::Libevent, Peer::Libev, Peer::Libuv, Peer::Plain];
     let only = [Peer::Libevent];
     for shape in [SMALL, MIDDLE, LARGE] {
         compare(table, libraries, shape, "epoll", 0, &all)?;
@@ -55,11 +55,15 @@ fn compare(
     let events = (active + writes) as f64 * runs as f64 * 1000.0;
     let of = |said: &[u64]| vec![said[1] as f64 / events, said[0] as f64 / runs as f64 / 1000.0];
     let list = if flags & CHANGELIST == 0 { "" } else { ", changelist" };
-    println!("  n={pairs} a={active} w={writes}, {method}{list}");
+    let shape = format!("{method} {pairs}/{active}/{writes}{list}");
     for (peer, lines) in side::rounds(&mut sides, ROUNDS, WARM_UP, runs, of)? {
-        let goal = if peer == Peer::Libevent && method == "epoll" { LIBEVENT_GOAL } else { GOAL };
-        table.ratio(&format!("  {}, loop, per event", peer.name()), "us", &lines[0], Some(goal));
-        table.ratio(&format!("  {}, run with del and add", peer.name()), "us", &lines[1], Some(goal));
+        let goal = match peer {
+            Peer::Plain => None,
+            Peer::Libevent if method == "epoll" => Some(LIBEVENT_GOAL),
+            _ => Some(GOAL),
+        };
+        table.ratio(&format!("{shape}, loop, {}", peer.name()), "us", &lines[0], goal);
+        table.ratio(&format!("{shape}, run, {}", peer.name()), "us", &lines[1], goal);
     }
     Ok(())
 }

@@ -11,6 +11,13 @@ pub struct Side {
     process: Process,
 }
 
+impl Side {
+    /// What a side in the role of memory says.
+    pub fn weights(&mut self) -> Result<Vec<u64>, Box<dyn Error>> {
+        Ok(self.process.control.hear()?)
+    }
+}
+
 /// For each peer its rounds, one for each line.
 pub type Compared = Vec<(Peer, Vec<Rounds>)>;
 

@@ -18,10 +18,8 @@ pub fn measure(table: &mut Table, libraries: &Libraries) -> Outcome {
     for (common, peers) in
         [(false, &[Peer::Libevent, Peer::Libev, Peer::Libuv][..]), (true, &[Peer::Libevent])]
     {
-        println!("  {}", if common { "common timeouts" } else { "random deadlines" });
         compare(table, libraries, common, peers, "timers")?;
     }
-    println!("  random deadlines, evd::base::Base without the client");
     compare(table, libraries, false, &[Peer::Libevent], "timers-base")
 }
 
@@ -32,8 +30,10 @@ fn compare(table: &mut Table, libraries: &Libraries, common: bool, peers: &[Peer
     let of = |said: &[u64]| said.iter().map(|ns| *ns as f64 / SOME as f64).collect();
     for (peer, lines) in side::rounds(&mut sides, ROUNDS, WARM_UP, 1, of)? {
         let goal = (peer == Peer::Libevent && ours == "timers").then_some(GOAL);
+        let kind = if common { "common timeouts" } else { "random" };
+        let alone = if ours == "timers" { "" } else { ", Base alone" };
         for (work, rounds) in WORK.iter().zip(&lines) {
-            table.ratio(&format!("  {}, {work}", peer.name()), "ns", rounds, goal);
+            table.ratio(&format!("{kind}, {work}, {}{alone}", peer.name()), "ns", rounds, goal);
         }
     }
     Ok(())
