@@ -12,6 +12,8 @@ mod kills;
 mod lab;
 #[path = "systemd/load.rs"]
 mod load;
+#[path = "systemd/package.rs"]
+mod package;
 #[path = "systemd/parts.rs"]
 mod parts;
 #[path = "systemd/role.rs"]

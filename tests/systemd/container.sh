@@ -8,7 +8,7 @@ set -eu
 root=$1 programs=$2
 mount -t tmpfs -o mode=755 tmpfs "$root"
 cd "$root"
-mkdir -p etc/systemd/system etc/default var/lib/dpkg/info var/lib/dpkg/updates var/lib/dpkg/triggers var/log run tmp proc sys dev root lab old usr layer/upper layer/work
+mkdir -p etc/systemd/system etc/default var/lib/dpkg/info var/lib/dpkg/updates var/lib/dpkg/triggers var/lib/systemd var/log var/tmp run tmp proc sys dev root lab old usr layer/upper layer/work
 for name in bin sbin lib lib64; do
     if [ -L "/$name" ]; then ln -s "usr/$name" "$name"; fi
 done
@@ -23,11 +23,15 @@ printf 'passwd: files\ngroup: files\nshadow: files\n' >etc/nsswitch.conf
 cp -r /etc/ld.so.conf /etc/ld.so.conf.d /etc/ld.so.cache etc/ 2>/dev/null || true
 if [ -d /etc/alternatives ]; then cp -a /etc/alternatives etc/; fi
 printf '[Unit]\nDescription=Nothing but what is tested\nDefaultDependencies=no\n' >etc/systemd/system/lab.target
+# Some other package's: dpkg removes directories that are left empty.
+: >etc/default/other
 # dpkg knows of no package but those that ours depends on.
 dpkg-query -s libc6 libgcc-s1 systemd 2>/dev/null >var/lib/dpkg/status || true
 for name in libc6 libgcc-s1 systemd; do : >"var/lib/dpkg/info/$name.list"; done
 
 mount -t overlay -o "lowerdir=/usr,upperdir=$root/layer/upper,workdir=$root/layer/work" overlay usr
+# Images of containers forbid packages to start services.
+rm -f usr/sbin/policy-rc.d
 mount --bind "$programs" lab
 mount -t proc -o nosuid,nodev,noexec proc proc
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys

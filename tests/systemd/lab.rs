@@ -137,6 +137,11 @@ impl Lab {
         children.split_whitespace().next()?.parse().ok()
     }
 
+    /// A directory outside the container, which goes with it.
+    pub fn scratch(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where a file of the container is seen from outside.
     pub fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{inside}", self.pid1))

@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 8;
 /// Timers of a client; each is set anew when it has fired.
 const TIMERS: usize = 50;
 /// Where the checker listens, beside a port.
-const CHECKER: &str = "/tmp/checker";
+pub const CHECKER: &str = "/tmp/checker";
 
 /// Clients, the checker, and somebody of each user who triggers their named events.
 pub struct Load {
