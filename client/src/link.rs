@@ -413,9 +413,17 @@ impl State {
         }
         match reply {
             Reply::Refused(r) if !r.ids.is_empty() => {
-                log::debug!("evd refused {} watches: {}", r.ids.len(), evd_proto::name::printable(&r.text));
-                for (w, seq) in r.ids {
-                    self.refused_arm(w, seq);
+                log::debug!(
+                    "evd refused {} of a batch: {}",
+                    r.ids.len(),
+                    evd_proto::name::printable(&r.text)
+                );
+                if matches!(r.code, Code::Limit | Code::OutOfFds) {
+                    self.park.pause(self.base.now());
+                }
+                for (id, seq) in r.ids {
+                    // An arm's is never 0.
+                    if seq == 0 { self.refused_timer(id) } else { self.refused_arm(id, seq) }
                 }
             }
             Reply::Refused(r) if matches!(r.code, Code::Protocol | Code::FdsLost) => {

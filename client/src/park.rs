@@ -20,6 +20,8 @@ pub(crate) const GRACE: u64 = 5_000_000;
 const REPORT_EVERY: u64 = 1_000_000_000;
 /// What could not be parked because evd did not take it is tried again after this.
 const RETRY: u64 = 20_000_000;
+/// After a limit was reached evd is not asked for more for so long.
+const PAUSE: u64 = 1_000_000_000;
 /// So many entries of a `Timers`, `Report` or `Disarm` fit a frame with room to spare.
 const BATCH: usize = 2_000;
 
@@ -84,6 +86,8 @@ pub(crate) struct Park {
     /// Local watches that may be parked once they are quiet.
     pub locals: Vec<u32>,
     next_quiet_check: u64,
+    /// Until when evd is asked for no more: it refused something because a limit was reached.
+    paused_until: u64,
     pub parked: usize,
     /// Which watch is parked for a file that several numbers may name.
     files: FxHashMap<FileId, u32>,
@@ -173,6 +177,11 @@ impl Park {
         }
     }
 
+    /// evd takes no more for now: what is new stays here, and is not offered to it again and again.
+    pub fn pause(&mut self, now: u64) {
+        self.paused_until = now + PAUSE;
+    }
+
     pub fn forget_timer(&mut self, id: u32) {
         if let Some(known) = self.known.get_mut(id as usize) {
             if *known != 0 && !self.dirty_timers.contains(&id) {
@@ -194,6 +203,7 @@ impl Park {
         self.report_signals = true;
         self.next_report = 0;
         self.next_quiet_check = 0;
+        self.paused_until = 0;
     }
 
     pub fn end_session(&mut self) {
@@ -230,6 +240,10 @@ impl State {
         let mut list = std::mem::take(&mut self.outs);
         for &w in &list {
             self.park.infos.of(w).position = NIL;
+        }
+        if self.base.now() < self.park.paused_until {
+            self.park.next_quiet_check = self.park.next_quiet_check.max(self.park.paused_until);
+            list.drain(..).for_each(|w| self.stay_local(w));
         }
         self.add_quiet_locals(&mut list);
         self.park(&list);
@@ -465,6 +479,7 @@ impl State {
         // evd's clock is the real one: for a clock that a test sets it can't wait.
         let limit = if self.base.has_set_clock() { 0 } else { limit };
         let mut body = Timers { set: Vec::new(), cancel: Vec::new() };
+        let paused = self.base.now() < self.park.paused_until;
         for id in std::mem::take(&mut self.park.dirty_timers) {
             let mut wanted = 0;
             if let Some(slot) = self.events.get_mut(id as usize) {
@@ -478,7 +493,7 @@ impl State {
                 body.cancel.push(id);
                 *known = 0;
                 self.park.timers_at_evd -= 1;
-            } else if wanted != 0 && (before == 0 || wanted < before) {
+            } else if wanted != 0 && (if before == 0 { !paused } else { wanted < before }) {
                 body.set.push(SetTimer { id, deadline: wanted.wrapping_add_signed(offset) });
                 *known = wanted;
                 self.park.timers_at_evd += usize::from(before == 0);
@@ -499,6 +514,13 @@ impl State {
         }
         body.set.clear();
         body.cancel.clear();
+    }
+
+    /// evd has no room for a timer: it fires here, as all do, and evd is told when it is set anew.
+    pub fn refused_timer(&mut self, id: u32) {
+        if std::mem::take(self.park.known(id)) != 0 {
+            self.park.timers_at_evd -= 1;
+        }
     }
 
     /// evd's timer is due; whether ours is, our own clock says. One that moved later is sent anew with the next sleep.

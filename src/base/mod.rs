@@ -313,6 +313,11 @@ impl Base {
         self.timers.len() > 0
     }
 
+    /// How many entries the kernel has made for the watches so far, see [`Backend::added`].
+    pub fn added(&self) -> u64 {
+        self.backend.added()
+    }
+
     /// How many timers are set.
     pub fn timers(&self) -> usize {
         self.timers.len() - self.muted.len()
