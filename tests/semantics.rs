@@ -12,6 +12,8 @@ mod control;
 mod events;
 #[path = "semantics/inspect.rs"]
 mod inspect;
+#[path = "semantics/once.rs"]
+mod once;
 #[path = "conformance/os.rs"]
 #[allow(dead_code)]
 mod os;
@@ -27,3 +29,5 @@ mod threads;
 mod time;
 #[path = "semantics/timers.rs"]
 mod timers;
+#[path = "semantics/watchers.rs"]
+mod watchers;

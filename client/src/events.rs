@@ -43,7 +43,7 @@ impl State {
 
     /// `event_free`, without the memory of the user.
     pub fn free_event(&mut self, id: u32) {
-        self.del(id);
+        self.take_off(id);
         self.events.remove(id as usize);
         self.forget_aside(id);
         self.park.forget_timer(id);
@@ -103,8 +103,14 @@ impl State {
         Ok(())
     }
 
-    /// `event_del`: out of everything. Never added is fine.
+    /// `event_del`: out of everything. Never added is fine. One that is to be finalized is out of everything else already.
     pub fn del(&mut self, id: u32) {
+        if !self.slot(id).call.is_finalizer() {
+            self.take_off(id);
+        }
+    }
+
+    fn take_off(&mut self, id: u32) {
         if self.flow.current == id {
             self.flow.calls_left = 0;
         }

@@ -234,8 +234,9 @@ impl Drop for Running<'_> {
         let mut state = self.0.state.borrow_mut();
         let flow = &mut state.flow;
         *flow = Flow { got_exit: flow.exit, got_break: flow.stop, current: NIL, ..Flow::default() };
-        if state.nested && !forked {
-            state.arm_nested();
+        if !forked {
+            // What the last callbacks deleted is not to stay at evd until there is a next loop.
+            state.after_change();
         }
     }
 }
