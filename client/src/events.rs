@@ -105,7 +105,7 @@ impl State {
 
     /// `event_del`: out of everything. Never added is fine. One that is to be finalized is out of everything else already.
     pub fn del(&mut self, id: u32) {
-        if !self.slot(id).call.is_finalizer() {
+        if !self.slot(id).is(Bits::FINALIZING) {
             self.take_off(id);
         }
     }

@@ -253,8 +253,9 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
         state.flow = Flow { running: true, stop, current: NIL, ..Flow::default() };
     }
     let running = Running(core);
-    let mut callbacks = 0;
+    let (mut callbacks, mut looked) = (0, false);
     let ended = loop {
+        let mut may_wait = !flags.contains(LoopFlags::NONBLOCK);
         run::tell_news(core);
         // Whatever runs may fork, and this may be the child: here, and below.
         core.check_fork()?;
@@ -268,10 +269,17 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
                 break Ended::Break;
             }
             if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && !core.shared().has_mail() {
-                break Ended::Empty;
+                // In a loop of the user's own the base's fd must not stay readable for what evd still says to a base that has nothing any more.
+                if !state.nested || looked {
+                    break Ended::Empty;
+                }
+                (looked, may_wait) = (true, false);
             }
         }
-        turn(core, !flags.contains(LoopFlags::NONBLOCK))?;
+        turn(core, may_wait)?;
+        if looked && core.state.borrow().is_empty() {
+            continue;
+        }
         let posted = run::read_mail(core);
         callbacks += posted;
         run::tell_news(core);
