@@ -6,8 +6,11 @@
 //! To look for data races, with the sources of the standard library (`rustup component add rust-src --toolchain nightly`):
 //!
 //! ```text
-//! RUSTFLAGS=-Zsanitizer=thread cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --test threads
+//! RUSTFLAGS=-Zsanitizer=thread cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --test threads -- --test-threads 1
 //! ```
+//!
+//! One test after the other: the changelist tells the kernel of a closed fd by its number, and the sanitizer takes it for a use of the fd that another test has opened
+//! under that number.
 
 // The lint knows test functions, but not the helpers of a test file.
 #![allow(clippy::unwrap_used)]
