@@ -161,10 +161,13 @@ fn build(setting: &Setting, setup: &Setup, clock: &Arc<AtomicU64>) -> EventBase 
         }
         builder = match &setting.remote {
             None => builder.local(),
-            // The set clock jumps: by it evd would be found missing.
-            Some(path) => {
-                builder.socket(path).connect().linger(Duration::ZERO).liveness(Duration::from_nanos(4 * FAR))
-            }
+            Some(path) => builder
+                .socket(path)
+                .connect()
+                .patience(Duration::from_secs(60))
+                .linger(Duration::ZERO)
+                // The set clock jumps: by it evd would be found missing.
+                .liveness(Duration::from_nanos(4 * FAR)),
         };
         builder.build()
     };
