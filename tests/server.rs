@@ -6,8 +6,12 @@
 mod bad;
 #[path = "server/life.rs"]
 mod life;
+#[path = "server/quotas.rs"]
+mod quotas;
 #[path = "server/shared.rs"]
 mod shared;
+#[path = "server/users.rs"]
+mod users;
 #[path = "server/watches.rs"]
 mod watches;
 #[path = "server/wire.rs"]

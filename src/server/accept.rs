@@ -2,7 +2,7 @@
 
 use super::access::Rules;
 use super::mail::lock;
-use super::registry::Shared;
+use super::registry::{Shared, Unassigned};
 use super::reject::Reject;
 use super::service::Service;
 use super::watchdog::Watchdog;
@@ -166,10 +166,17 @@ impl Acceptor {
             let text = self.shared.access.refusal(peer.uid);
             return self.reject.refuse(socket, Code::NotAllowed, text);
         }
-        if let Err((socket, e)) = self.shared.assign(socket, peer) {
-            log::warn!("no worker for user {}: {e}", peer.uid);
-            let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
-            self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
+        match self.shared.assign(socket, peer) {
+            Ok(()) => {}
+            Err((socket, Unassigned::Refused(why))) => {
+                log::info!("refused process {}: {}", peer.pid, why.text);
+                self.reject.tell(socket, why);
+            }
+            Err((socket, Unassigned::Os(e))) => {
+                log::warn!("no worker for user {}: {e}", peer.uid);
+                let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
+                self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
+            }
         }
     }
 
@@ -214,6 +221,8 @@ impl Acceptor {
         if stuck > 0 {
             log::warn!("stopped without {stuck} workers that did not end in {} s", PATIENCE.as_secs());
         }
+        let even = stuck > 0 || shared.holds.count(None) > 0 || shared.books.is_even();
+        debug_assert!(even, "all are gone, and somebody is still charged: {:?}", shared.books.shown(None, 9));
         log::info!("stopped; {bases} bases were told");
     }
 }

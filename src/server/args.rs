@@ -42,6 +42,9 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers_per_uid: u16,
+    /// What one user may have at most, as NAME=NUMBER with a name that `evctl status` shows; may be repeated
+    #[arg(long, value_name = "NAME=N", env = "EVD_QUOTA", value_delimiter = ',')]
+    pub quota: Vec<String>,
     /// How much to log to stderr
     #[arg(long, value_name = "LEVEL", env = "EVD_LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
@@ -70,6 +73,10 @@ fn run(args: Args) -> Result<(), Error> {
     let mut builder = Daemon::builder()
         .workers_per_uid(usize::from(args.workers_per_uid))
         .allow_names(args.allow_uid.join(","), args.allow_gid.join(","));
+    for quota in args.quota.iter().filter(|q| !q.is_empty()) {
+        let (what, each) = super::quotas::parse(quota)?;
+        builder = builder.quota(what, each);
+    }
     // An empty variable counts as unset, as for clients.
     builder = match args.socket.filter(|p| !p.is_empty()) {
         Some(path) => builder.socket(path),

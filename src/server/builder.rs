@@ -4,10 +4,12 @@ use super::accept::Acceptor;
 use super::access::{Access, Rules};
 use super::error::Error;
 use super::mail::lock;
+use super::quotas::Wanted;
 use super::registry::{Shared, no_base};
 use super::service::{self, Service};
 use crate::base::{Base, Config};
 use evd_proto::path::socket_path;
+use evd_proto::reply::Resource;
 use evd_proto::sys::{self, Listener};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -23,6 +25,7 @@ pub struct Builder {
     is_default: bool,
     rules: Rules,
     workers_per_uid: usize,
+    quotas: Wanted,
 }
 
 impl Builder {
@@ -59,6 +62,12 @@ impl Builder {
     /// At most so many threads serve one user; 1 if it is not said.
     pub fn workers_per_uid(mut self, n: usize) -> Builder {
         self.workers_per_uid = n;
+        self
+    }
+
+    /// What one user may have of something at most. Without this it is what README's Limits say.
+    pub fn quota(mut self, what: Resource, each: u64) -> Builder {
+        self.quotas.set(what, each);
         self
     }
 
@@ -149,7 +158,7 @@ impl Builder {
         service: Service,
     ) -> Result<(Acceptor, Arc<Shared>), Error> {
         let waker = base.waker().map_err(Error::os("make a mailbox"))?;
-        let shared = Arc::new(Shared::new(access, self.workers_per_uid, waker));
+        let shared = Arc::new(Shared::new(access, self.quotas.quotas(), self.workers_per_uid, waker));
         shared.reports_sessions.store(service.is_there(), std::sync::atomic::Ordering::Relaxed);
         let acceptor = Acceptor::new(base, listener, Arc::clone(&shared), self.rules.clone(), service);
         Ok((acceptor.map_err(Error::os("watch the listening socket"))?, shared))

@@ -20,6 +20,7 @@ mod holds;
 mod log;
 mod mail;
 mod names;
+mod quotas;
 mod registry;
 mod reject;
 mod service;

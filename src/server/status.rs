@@ -17,6 +17,9 @@ use std::sync::atomic::Ordering;
 
 /// Bases in one page: each is at most 750 bytes.
 const PAGE: usize = 60;
+/// Bases in the first page, beside at most 100 workers of 45 bytes and 100 accounts of 350.
+const FIRST_PAGE: usize = 20;
+const MOST: usize = 100;
 
 impl Worker {
     /// Describes those of the bases that are here.
@@ -27,12 +30,20 @@ impl Worker {
 
     /// Puts a page of the status together for session `id`.
     pub(super) fn status(&mut self, id: u64, serial: u64, after: u64) {
-        let (wanted, more) = self.shared.bases(self.me.uid, after, PAGE);
+        let (wanted, more) =
+            self.shared.bases(self.me.uid, after, if after == 0 { FIRST_PAGE } else { PAGE });
         let mut by_worker: BTreeMap<u32, (Arc<Handle>, Vec<u64>)> = BTreeMap::new();
         for base in &wanted {
             let of =
                 by_worker.entry(base.worker.id).or_insert_with(|| (Arc::clone(&base.worker), Vec::new()));
             of.1.push(base.who.id);
+        }
+        let mut question = None;
+        if by_worker.keys().any(|worker| *worker != self.me.id) {
+            question = self.question(id, serial);
+            if question.is_none() {
+                return;
+            }
         }
         let number = self.tickets.next();
         let (mut bases, mut asked) = (Vec::new(), 0);
@@ -45,10 +56,12 @@ impl Worker {
             asked += u32::from(worker.post(Mail::AskBases { ids, ticket }));
         }
         let page = Gathering { first: after == 0, wanted, bases, more };
-        if asked == 0 {
-            return self.show_status(id, serial, page);
+        match question {
+            Some(question) if asked > 0 => {
+                self.await_answers(number, question, asked, Pending::Status(page));
+            }
+            _ => self.show_status(id, serial, page),
         }
-        self.await_answers(number, id, serial, asked, Pending::Status(page));
     }
 
     /// Answers with a page that is complete, or as complete as it gets.
@@ -62,8 +75,8 @@ impl Worker {
         let asker = self.me.uid;
         let of = if self.shared.access.sees_all(asker) { None } else { Some(asker) };
         let workers = if first { self.shared.workers(asker) } else { Vec::new() };
-        // At most 100 of them fit beside a full page of bases.
-        let workers = workers.iter().take(100).map(|w| worker_info(w, now)).collect();
+        let workers = workers.iter().take(MOST).map(|w| worker_info(w, now)).collect();
+        let accounts = if first { self.shared.books.shown(of, MOST) } else { Vec::new() };
         let status = StatusPage {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL_VERSION,
@@ -72,6 +85,7 @@ impl Worker {
             uptime: now.saturating_sub(self.shared.started),
             methods: crate::backend::supported(false).into_iter().map(str::to_owned).collect(),
             workers,
+            accounts,
             bases,
             holds: self.shared.holds.count(of),
             names: self.shared.names.count(of),
@@ -92,10 +106,11 @@ impl Worker {
                 None => self.refuse_unknown(id, serial, no_base(which)),
             };
         }
+        let Some(question) = self.question(id, serial) else { return };
         let number = self.tickets.next();
         let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
         if found.worker.post(Mail::AskEvents { base, from, ticket }) {
-            self.await_answers(number, id, serial, 1, Pending::Events(base));
+            self.await_answers(number, question, 1, Pending::Events(base));
         } else {
             self.refuse_unknown(id, serial, no_base(which));
         }

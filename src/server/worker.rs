@@ -11,6 +11,7 @@ use super::registry::{Follower, Listed, Shared};
 use super::tickets::Tickets;
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base, BaseError};
+use crate::session::books::Charge;
 use crate::session::{Ending, Greeting, Opening, Session, Tools, Wish};
 use evd_proto::What;
 use evd_proto::name::printable;
@@ -160,7 +161,7 @@ impl Worker {
         self.me.collect(&mut mail);
         for one in mail.drain(..) {
             match one {
-                Mail::Connection { socket, peer, since } => self.greet(socket, peer, since),
+                Mail::Connection { socket, peer, since, charge } => self.greet(socket, peer, since, charge),
                 Mail::Stop => self.stop(),
                 Mail::Followers => self.refresh_followers(),
                 Mail::Trace { to, trace } => self.show_trace(to, &trace),
@@ -210,9 +211,9 @@ impl Worker {
         }
     }
 
-    fn greet(&mut self, socket: OwnedFd, peer: Peer, since: u64) {
+    fn greet(&mut self, socket: OwnedFd, peer: Peer, since: u64, charge: Charge) {
         let id = self.shared.next_id();
-        let greeting = Greeting::new(socket, peer, since);
+        let greeting = Greeting::new(socket, peer, since, charge);
         let Some(base) = &mut self.base else { return };
         if let Err(e) = base.watch(greeting.as_fd(), id, READ, Entry::New) {
             log::warn!("can't serve a connection of user {}: {e}", self.me.uid);

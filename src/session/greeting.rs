@@ -1,6 +1,7 @@
 //! A connection that has not said `Hello` yet: it has no base, no name and no rights, and its worker gives it little time.
 
 use super::Ending;
+use super::books::{Account, Charge};
 use crate::base::Config;
 use evd_proto::channel::{Channel, Fill, Frame, Scratch};
 use evd_proto::frame::{FrameError, Header, Kind};
@@ -15,6 +16,7 @@ pub struct Greeting {
     channel: Channel,
     peer: Peer,
     since: u64,
+    connection: Charge,
     heard: Option<Heard>,
 }
 
@@ -62,12 +64,13 @@ pub struct Opening {
     pub(super) early: Vec<Request<Vec<u8>>>,
     pub(super) peer: Peer,
     pub(super) since: u64,
+    pub(super) connection: Charge,
 }
 
 impl Greeting {
-    /// Takes over a connection, which must be non-blocking. `since` is in `CLOCK_MONOTONIC` nanoseconds.
-    pub fn new(socket: OwnedFd, peer: Peer, since: u64) -> Greeting {
-        Greeting { channel: Channel::new(socket), peer, since, heard: None }
+    /// Takes over a connection, which must be non-blocking, and what its user was charged for it. `since` is in `CLOCK_MONOTONIC` nanoseconds.
+    pub fn new(socket: OwnedFd, peer: Peer, since: u64, connection: Charge) -> Greeting {
+        Greeting { channel: Channel::new(socket), peer, since, connection, heard: None }
     }
 
     /// Who connected.
@@ -127,10 +130,10 @@ impl Greeting {
 
     /// What was heard; `None` before [`Greeting::turn`] said so.
     pub fn open(self) -> Option<Opening> {
-        let Greeting { channel, peer, since, heard } = self;
+        let Greeting { channel, peer, since, connection, heard } = self;
         let Heard { hello, serial, early } = heard?;
         let version = hello.versions.1.min(PROTOCOL_VERSION);
-        Some(Opening { hello, serial, version, channel, early, peer, since })
+        Some(Opening { hello, serial, version, channel, early, peer, since, connection })
     }
 
     /// Refuses the connection: it ends. It is told once, without waiting.
@@ -172,6 +175,11 @@ impl Opening {
     /// Who connected.
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// Whose account it is charged to.
+    pub fn account(&self) -> &std::sync::Arc<Account> {
+        self.connection.account()
     }
 
     /// Refuses the session: the connection ends. It is told once, without waiting.

@@ -138,7 +138,7 @@ fn closed_may_be_added_to_a_parked_read_and_outlive_it() {
     for method in ["epoll", "poll", "select"] {
         let mut one = One::new(&evd, method);
         if !one.base.features().contains(Features::EARLY_CLOSE) {
-            println!("skipped: {method} does not see a close early");
+            println!("{method}: it does not see a close early");
             continue;
         }
         let read = one.event('r', READ);

@@ -1,6 +1,6 @@
 //! What the tests share: an evd that can be killed and started again, a base at it, and ways to wait for a fact.
 
-use crate::wire::{Dir, Evd, PATIENCE, command, eventually, outcome};
+use crate::wire::{Dir, Evd, PATIENCE, command, eventually};
 use evd_client::{Event, EventBase, LinkState, LoopFlags, What};
 use evd_proto::sys;
 use serde_json::Value;
@@ -263,12 +263,6 @@ pub fn sleeps_of(task: &Path) -> u64 {
     let text = std::fs::read_to_string(task.join("status")).unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
     line.map_or(0, |n| n.trim().parse().unwrap())
-}
-
-/// A command that must fail: its exit code and its stderr.
-pub fn fails(c: Command) -> (i32, String) {
-    let (code, text) = outcome(c);
-    (code.unwrap(), text)
 }
 
 /// A directory for a socket.

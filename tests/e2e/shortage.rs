@@ -193,10 +193,11 @@ fn connections_leave_fds_for_those_who_are_here_and_evd_accepts_again_when_some_
         }
         assert!(all.len() < 64);
     };
-    assert_eq!(why.code, Code::OutOfFds, "{}", why.text);
+    // What a user may have is a part of what evd may open.
+    assert!(why.code == Code::Limit && why.text.contains("connections"), "{why:?}");
     assert!(all.len() > 3);
     let refused = EventBase::builder().socket(evd.path()).connect().build().unwrap_err();
-    assert!(matches!(refused, Error::Refused(r) if r.code == Code::OutOfFds));
+    assert!(matches!(refused, Error::Refused(r) if r.code == Code::Limit));
     // It would rather be there, but goes on without.
     let local = EventBase::builder().socket(evd.path()).build().unwrap();
     let mut theirs = Readers::new(&local, 3);
