@@ -137,7 +137,7 @@ fn out_of_fds_is_said_and_passes() {
     let mut refused = 0;
     while refused < 3 {
         let mut c = Raw::connect(&evd.path());
-        c.send(&hello("many", ""));
+        c.send_if_open(&hello("many", ""));
         let got = c.next();
         if got.kind == Kind::Refused {
             // What one user may have is a part of what evd may open.
@@ -159,7 +159,7 @@ fn out_of_fds_is_said_and_passes() {
     drop((others, lost));
     eventually("it accepts again", || {
         let mut c = Raw::connect(&evd.path());
-        c.send(&hello("again", ""));
+        c.send_if_open(&hello("again", ""));
         c.next().kind == Kind::Welcome
     });
     assert!(first.sync().is_empty());
@@ -258,6 +258,57 @@ fn a_watchdog_hears_of_it_at_half_its_interval_and_nobody_is_woken_for_that() {
     }
     assert!(begin.elapsed() >= std::time::Duration::from_millis(900), "{:?}", begin.elapsed());
     assert_eq!(sleeps(), before, "an idle worker was woken");
+}
+
+/// Stops one thread of another process, and no other, as long as this lives.
+struct Halted(i32);
+
+impl Halted {
+    fn new(tid: i32) -> Halted {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: both requests take no memory of ours.
+        let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, tid, none, none) };
+        assert_eq!(seized, 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: as above.
+        let asked = unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none) };
+        assert_eq!(asked, 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: a null status is not written to.
+        let stopped = unsafe { libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL) };
+        assert_eq!(stopped, tid);
+        Halted(tid)
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the request takes no memory of ours.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
+}
+
+#[test]
+fn a_worker_that_is_stuck_is_named_and_does_not_count() {
+    let dir = Dir::new();
+    let (manager, notify) = Manager::new(&dir);
+    let evd = Evd::start_with(|c| {
+        c.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "1000000");
+    });
+    let client = evd.client("one");
+    manager.hears("STATUS=1 base, 1 worker\n");
+    let halted = Halted::new(client.welcome.as_ref().unwrap().tid);
+    // Nobody reads this connection: it is mail for the worker that is halted.
+    let mut late = Raw::connect(&evd.path());
+    let user = sys::effective_ids().0;
+    assert_eq!(
+        manager.hears("STATUS=1 base, 1 worker; stuck"),
+        format!("STATUS=1 base, 1 worker; stuck: user {user}\n")
+    );
+    manager.hears("WATCHDOG=1");
+    drop(halted);
+    manager.hears("STATUS=1 base, 1 worker\n");
+    late.greet(&hello("late", ""));
+    evd.serves();
 }
 
 #[test]

@@ -277,6 +277,13 @@ impl Raw {
         fill == Fill::End
     }
 
+    /// As `send`, to an evd that may have refused the connection and closed it by now.
+    pub fn send_if_open<B: Body>(&mut self, body: &B) {
+        self.serial += 1;
+        self.channel.output.push(self.serial, body).unwrap();
+        let _ = self.channel.flush();
+    }
+
     pub fn send_fds<B: Body>(&mut self, body: &B, fds: &[RawFd]) -> u64 {
         self.serial += 1;
         let until = Instant::now() + PATIENCE;

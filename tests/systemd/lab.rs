@@ -14,6 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const NAMESPACES: [&str; 6] = ["--mount", "--pid", "--cgroup", "--ipc", "--uts", "--net"];
 /// What begins the name of a container's cgroup; the pid of its test follows.
 const CGROUP: &str = "evd-lab-";
+/// What the machine's evd says, inside the container.
+const LOG: &str = "/var/log/evd.log";
 pub const ALICE: u32 = 2001;
 pub const BOB: u32 = 2002;
 
@@ -202,6 +204,9 @@ impl Lab {
         ] {
             self.install(&units.join(from), to);
         }
+        // There is no journal.
+        let log = format!("[Service]\nStandardError=append:{LOG}\n");
+        self.write("/etc/systemd/system/evd.service.d/log.conf", &log);
         self.run(&["systemd-sysusers", "/usr/lib/sysusers.d/evd.conf"]);
         self.run(&["systemctl", "daemon-reload"]);
     }
@@ -228,10 +233,13 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            let boot = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            let log = fs::read_to_string(self.path(LOG)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(60)..].join("\n");
-            let _ = writeln!(std::io::stderr(), "what the container said last:\n{last}");
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
+            let status = self.command("systemctl").args(["status", "evd.socket", "evd.service"]).output();
+            let status = status.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "{boot}{status}\nwhat evd said last:\n{last}");
         }
         // All processes of a pid namespace end with its PID 1, and that with unshare.
         let _ = self.unshare.kill();
