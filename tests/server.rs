@@ -2,6 +2,8 @@
 //! wrong beside it notices nothing.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+#[path = "server/access.rs"]
+mod access;
 #[path = "server/bad.rs"]
 mod bad;
 #[path = "server/life.rs"]

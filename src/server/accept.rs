@@ -1,6 +1,7 @@
 //! The acceptor: takes connections, asks who they are, and hands them on. It never reads from one, and never closes one.
 
-use super::access::Rules;
+use super::access::{Rules, Standing};
+use super::log::{info_of, warn_of};
 use super::mail::lock;
 use super::registry::{Shared, Unassigned};
 use super::reject::Reject;
@@ -161,19 +162,22 @@ impl Acceptor {
                 return self.reject.refuse(socket, Code::System, text);
             }
         };
-        if !self.shared.access.allows(&peer, socket.as_fd()) {
-            log::info!("refused process {} of user {}", peer.pid, peer.uid);
-            let text = self.shared.access.refusal(peer.uid);
-            return self.reject.refuse(socket, Code::NotAllowed, text);
-        }
-        match self.shared.assign(socket, peer) {
+        let inspects = match self.shared.access.standing(&peer, socket.as_fd()) {
+            Standing::Refused(text) => {
+                info_of!(peer.uid, "refused process {} of user {}", peer.pid, peer.uid);
+                return self.reject.refuse(socket, Code::NotAllowed, text);
+            }
+            Standing::User => false,
+            Standing::Inspector => true,
+        };
+        match self.shared.assign(socket, peer, inspects) {
             Ok(()) => {}
             Err((socket, Unassigned::Refused(why))) => {
-                log::info!("refused process {}: {}", peer.pid, why.text);
+                info_of!(peer.uid, "refused process {}: {}", peer.pid, why.text);
                 self.reject.tell(socket, why);
             }
             Err((socket, Unassigned::Os(e))) => {
-                log::warn!("no worker for user {}: {e}", peer.uid);
+                warn_of!(peer.uid, "no worker for user {}: {e}", peer.uid);
                 let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
                 self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
             }
@@ -223,6 +227,7 @@ impl Acceptor {
         }
         let even = stuck > 0 || shared.holds.count(None) > 0 || shared.books.is_even();
         debug_assert!(even, "all are gone, and somebody is still charged: {:?}", shared.books.shown(None, 9));
+        super::log::end();
         log::info!("stopped; {bases} bases were told");
     }
 }

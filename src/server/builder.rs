@@ -59,6 +59,24 @@ impl Builder {
         self
     }
 
+    /// Groups of [`Builder::admin_gid`], by number or name, with commas between them.
+    pub(super) fn admin_names(mut self, groups: String) -> Builder {
+        self.rules.admin_groups = groups;
+        self
+    }
+
+    /// Lets the members of a group connect, and look at the bases of all users: `evctl status`, `bases` and `events`. What they do there is logged.
+    pub fn admin_gid(mut self, gid: u32) -> Builder {
+        self.rules.admins.push(gid);
+        self
+    }
+
+    /// Whether those whom evd's user namespace does not know may connect, as far as the lists allow it. They all are one user to evd.
+    pub fn allow_overflow_uid(mut self, allow: bool) -> Builder {
+        self.rules.allow_overflow = allow;
+        self
+    }
+
     /// At most so many threads serve one user; 1 if it is not said.
     pub fn workers_per_uid(mut self, n: usize) -> Builder {
         self.workers_per_uid = n;
@@ -86,7 +104,7 @@ impl Builder {
     /// # Ok::<(), evd::server::Error>(())
     /// ```
     pub fn spawn(self) -> Result<Daemon, Error> {
-        let access = Access::new(self.rules.look_up()?);
+        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
         let (base, listener) = (new_base()?, self.listen(&access)?);
         let socket = self.path();
         let (acceptor, shared) = self.acceptor(base, listener, access, Service::default())?;
@@ -107,7 +125,7 @@ impl Builder {
             log::warn!("can't raise the limit on open files: {e}");
         }
         sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
-        let access = Access::new(self.rules.look_up()?);
+        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
         let mut base = new_base()?;
         for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;

@@ -1,19 +1,18 @@
 //! What the acceptor and the workers tell each other, and how one worker is reached.
 
 use crate::base::Waker;
-use crate::session::books::Charge;
+use crate::session::Guest;
 use evd_proto::notice::TraceEntry;
 use evd_proto::reply::{BaseInfo, EventsPage};
-use evd_proto::sys::{self, Peer};
-use std::os::fd::OwnedFd;
+use evd_proto::sys;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 /// A message to a worker.
 pub(super) enum Mail {
-    /// A connection to serve, since when (nanoseconds), and what its user was charged for it.
-    Connection { socket: OwnedFd, peer: Peer, since: u64, charge: Charge },
+    /// A connection to serve.
+    Connection(Guest),
     /// Activate a subscription of a session. Answered by `Triggered`.
     Trigger { session: u64, id: u32, ticket: Asker },
     /// Whether the activation is in the subscriber's socket; `None`: the subscription is no more.

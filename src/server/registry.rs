@@ -8,7 +8,7 @@ use super::names::Names;
 use super::worker::Worker;
 use crate::base::{Base, Config, Waker};
 use crate::session::books::{Books, Quotas};
-use crate::session::{Opening, Who};
+use crate::session::{Guest, Opening, Viewer, Who};
 use evd_proto::reply::{Code, Limits, Refused, Resource};
 use evd_proto::request::Selector;
 use evd_proto::sys::{self, Peer};
@@ -84,9 +84,9 @@ pub(super) struct Follower {
 
 struct Following {
     to: Follower,
-    /// `None`: all that `uid` may see.
+    /// `None`: all that he may see.
     base: Option<u64>,
-    uid: u32,
+    viewer: Viewer,
 }
 
 impl Shared {
@@ -126,8 +126,13 @@ impl Shared {
     ///
     /// # Errors
     /// The user has too many connections, or a worker is needed and the system refuses its base or its thread. The connection is given back.
-    pub fn assign(self: &Arc<Self>, socket: OwnedFd, peer: Peer) -> Result<(), (OwnedFd, Unassigned)> {
-        let charge = match self.books.account(peer.uid).charge(Resource::Connections, 1) {
+    pub fn assign(
+        self: &Arc<Self>,
+        socket: OwnedFd,
+        peer: Peer,
+        inspects: bool,
+    ) -> Result<(), (OwnedFd, Unassigned)> {
+        let connection = match self.books.account(peer.uid).charge(Resource::Connections, 1) {
             Ok(charge) => charge,
             Err(over) => return Err((socket, Unassigned::Refused(over.refused()))),
         };
@@ -151,7 +156,8 @@ impl Shared {
         };
         worker.sessions.fetch_add(1, Ordering::Relaxed);
         // With the registry locked the worker can't end between being found and this.
-        worker.post(Mail::Connection { socket, peer, since: sys::monotonic_ns(), charge });
+        let since = sys::monotonic_ns();
+        worker.post(Mail::Connection(Guest { socket, peer, inspects, since, connection }));
         Ok(())
     }
 
@@ -250,24 +256,25 @@ impl Shared {
         (registry.bases.len(), registry.workers.len())
     }
 
-    fn may_see(&self, asker: u32, uid: u32) -> bool {
-        asker == uid || self.access.sees_all(asker)
+    /// All workers.
+    pub fn all_workers(&self) -> Vec<Arc<Handle>> {
+        lock(&self.registry).workers.values().cloned().collect()
     }
 
-    /// The workers that `asker` may see.
-    pub fn workers(&self, asker: u32) -> Vec<Arc<Handle>> {
+    /// The workers that `viewer` may see.
+    pub fn workers(&self, viewer: Viewer) -> Vec<Arc<Handle>> {
         let registry = lock(&self.registry);
-        registry.workers.values().filter(|w| self.may_see(asker, w.uid)).cloned().collect()
+        registry.workers.values().filter(|w| viewer.may_see(w.uid)).cloned().collect()
     }
 
-    /// At most `most` bases that `asker` may see with ids above `after`, and whether there are more.
-    pub fn bases(&self, asker: u32, after: u64, most: usize) -> (Vec<Listed>, bool) {
+    /// At most `most` bases that `viewer` may see with ids above `after`, and whether there are more.
+    pub fn bases(&self, viewer: Viewer, after: u64, most: usize) -> (Vec<Listed>, bool) {
         let registry = lock(&self.registry);
         let mut found: Vec<Listed> = registry
             .bases
             .range(after.saturating_add(1)..)
             .map(|(_, b)| b)
-            .filter(|b| self.may_see(asker, b.who.peer.uid))
+            .filter(|b| viewer.may_see(b.who.peer.uid))
             .take(most + 1)
             .cloned()
             .collect();
@@ -276,22 +283,20 @@ impl Shared {
         (found, more)
     }
 
-    /// The base that is meant, if `asker` may see it. Of several with one name it is the newest.
-    pub fn find(&self, asker: u32, which: &Selector) -> Option<Listed> {
+    /// The base that is meant, if `viewer` may see it. Of several with one name it is the newest.
+    pub fn find(&self, viewer: Viewer, which: &Selector) -> Option<Listed> {
         let registry = lock(&self.registry);
         let found = match which {
             Selector::Id(id) => registry.bases.get(id),
-            Selector::Name(name) => registry
-                .bases
-                .values()
-                .rev()
-                .find(|b| b.who.name == *name && self.may_see(asker, b.who.peer.uid)),
+            Selector::Name(name) => {
+                registry.bases.values().rev().find(|b| b.who.name == *name && viewer.may_see(b.who.peer.uid))
+            }
         };
-        found.filter(|b| self.may_see(asker, b.who.peer.uid)).cloned()
+        found.filter(|b| viewer.may_see(b.who.peer.uid)).cloned()
     }
 
     /// Lets a session follow one base, or all that it may see, and tells the workers that serve these. `false`: it follows too many.
-    pub fn follow(&self, to: Follower, uid: u32, base: Option<u64>) -> bool {
+    pub fn follow(&self, to: Follower, viewer: Viewer, base: Option<u64>) -> bool {
         let mut registry = lock(&self.registry);
         let own = registry.followers.iter().filter(|f| f.to.session == to.session);
         let (count, known) = own.fold((0, false), |(n, known), f| (n + 1, known || f.base == base));
@@ -299,8 +304,8 @@ impl Shared {
             if count >= MOST_FOLLOWED {
                 return false;
             }
-            registry.followers.push(Following { to, base, uid });
-            self.tell(&registry, uid);
+            registry.followers.push(Following { to, base, viewer });
+            tell(&registry, viewer);
         }
         true
     }
@@ -308,12 +313,12 @@ impl Shared {
     /// Forgets a follower. `false`: it was none.
     pub fn unfollow(&self, session: u64) -> bool {
         let mut registry = lock(&self.registry);
-        let uid = registry.followers.iter().find(|f| f.to.session == session).map(|f| f.uid);
+        let viewer = registry.followers.iter().find(|f| f.to.session == session).map(|f| f.viewer);
         registry.followers.retain(|f| f.to.session != session);
-        if let Some(uid) = uid {
-            self.tell(&registry, uid);
+        if let Some(viewer) = viewer {
+            tell(&registry, viewer);
         }
-        uid.is_some()
+        viewer.is_some()
     }
 
     /// Who follows a base.
@@ -321,16 +326,9 @@ impl Shared {
         let registry = lock(&self.registry);
         let follows = |f: &&Following| match f.base {
             Some(id) => id == base,
-            None => self.may_see(f.uid, uid),
+            None => f.viewer.may_see(uid),
         };
         registry.followers.iter().filter(follows).map(|f| f.to.clone()).collect()
-    }
-
-    /// Tells the workers whose bases `uid` may follow, and no others: who follows and leaves all the time keeps only his own busy.
-    fn tell(&self, registry: &Registry, uid: u32) {
-        for worker in registry.workers.values().filter(|w| self.may_see(uid, w.uid)) {
-            worker.post(Mail::Followers);
-        }
     }
 
     fn tell_all(&self, mail: impl Fn() -> Mail) {
@@ -364,6 +362,13 @@ impl Shared {
             registry = self.ended.wait_timeout(registry, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         registry.threads
+    }
+}
+
+/// Tells the workers whose bases `viewer` may follow, and no others: who follows and leaves all the time keeps only his own busy.
+fn tell(registry: &Registry, viewer: Viewer) {
+    for worker in registry.workers.values().filter(|w| viewer.may_see(w.uid)) {
+        worker.post(Mail::Followers);
     }
 }
 

@@ -3,6 +3,7 @@
 //! What workers share (user, thread, number of sessions, since when busy) is read from the registry; only what a base knows itself is asked from its worker. So
 //! a stuck worker is shown as such, and its bases with what is known of them.
 
+use super::log::info_of;
 use super::mail::{Asker, Handle, Mail};
 use super::registry::Listed;
 use super::tickets::{Gathering, Pending};
@@ -30,8 +31,12 @@ impl Worker {
 
     /// Puts a page of the status together for session `id`.
     pub(super) fn status(&mut self, id: u64, serial: u64, after: u64) {
-        let (wanted, more) =
-            self.shared.bases(self.me.uid, after, if after == 0 { FIRST_PAGE } else { PAGE });
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
+        let (wanted, more) = self.shared.bases(viewer, after, if after == 0 { FIRST_PAGE } else { PAGE });
+        let others = wanted.iter().find(|b| b.who.peer.uid != viewer.uid).map(|b| b.who.peer.uid);
+        if let Some(other) = others.filter(|_| after == 0) {
+            self.note_look(id, other, "the status of all");
+        }
         let mut by_worker: BTreeMap<u32, (Arc<Handle>, Vec<u64>)> = BTreeMap::new();
         for base in &wanted {
             let of =
@@ -72,9 +77,9 @@ impl Worker {
         let missing: Vec<BaseInfo> = missing.map(|listed| outline(listed, now)).collect();
         bases.extend(missing);
         bases.sort_by_key(|b| b.id);
-        let asker = self.me.uid;
-        let of = if self.shared.access.sees_all(asker) { None } else { Some(asker) };
-        let workers = if first { self.shared.workers(asker) } else { Vec::new() };
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
+        let of = if viewer.all { None } else { Some(viewer.uid) };
+        let workers = if first { self.shared.workers(viewer) } else { Vec::new() };
         let workers = workers.iter().take(MOST).map(|w| worker_info(w, now)).collect();
         let accounts = if first { self.shared.books.shown(of, MOST) } else { Vec::new() };
         let status = StatusPage {
@@ -96,10 +101,14 @@ impl Worker {
 
     /// Answers with what a base waits for, a page at a time.
     pub(super) fn events(&mut self, id: u64, serial: u64, which: &Selector, from: (u8, u32)) {
-        let Some(found) = self.shared.find(self.me.uid, which) else {
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
+        let Some(found) = self.shared.find(viewer, which) else {
             return self.refuse_unknown(id, serial, no_base(which));
         };
         let base = found.who.id;
+        if from == (0, 0) {
+            self.note_look(id, found.who.peer.uid, "its events");
+        }
         if found.worker.id == self.me.id {
             return match self.session(base).map(|s| s.events_page(from)) {
                 Some(page) => self.reply(id, serial, &page),
@@ -113,6 +122,17 @@ impl Worker {
             self.await_answers(number, question, 1, Pending::Events(base));
         } else {
             self.refuse_unknown(id, serial, no_base(which));
+        }
+    }
+}
+
+impl Worker {
+    /// That somebody looks at what is not his user's is logged.
+    pub(super) fn note_look(&mut self, id: u64, uid: u32, what: &str) {
+        let Some(session) = self.session(id) else { return };
+        let (who, own) = (session.who(), session.who().peer.uid);
+        if own != uid {
+            info_of!(own, "process {} of user {own} looks at user {uid}: {what}", who.peer.pid);
         }
     }
 }

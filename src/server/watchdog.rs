@@ -51,7 +51,7 @@ impl Watchdog {
     pub fn look(&mut self, shared: &Shared, now: u64) -> (bool, u64) {
         // Each takes its lock once, so that a deadlock of the workers is one of this thread as well.
         let _ = (shared.names.count(None), shared.holds.count(None));
-        let pulse = pulse(&shared.workers(0), now);
+        let pulse = pulse(&shared.all_workers(), now);
         for (worker, uid) in pulse.stuck.difference(&self.stuck) {
             log::warn!(
                 "worker {worker} of user {uid} is stuck; its clients go on by themselves, and others are served"

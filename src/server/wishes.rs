@@ -2,6 +2,7 @@
 
 use super::deadlines::Due;
 use super::holds::{Gift, Given, Refusal};
+use super::log::info_of;
 use super::mail::{Asker, Mail};
 use super::names::Subscriber;
 use super::registry::{Follower, MOST_FOLLOWED};
@@ -159,15 +160,24 @@ impl Worker {
     }
 
     fn follow(&mut self, id: u64, serial: u64, base: Option<&Selector>) {
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
         let one = match base {
+            None if viewer.all => {
+                let Some(who) = self.session(id).map(|s| s.who().clone()) else { return };
+                info_of!(viewer.uid, "process {} of user {} follows all users", who.peer.pid, viewer.uid);
+                None
+            }
             None => None,
-            Some(which) => match self.shared.find(self.me.uid, which) {
-                Some(found) => Some(found.who.id),
+            Some(which) => match self.shared.find(viewer, which) {
+                Some(found) => {
+                    self.note_look(id, found.who.peer.uid, "what happens");
+                    Some(found.who.id)
+                }
                 None => return self.refuse_unknown(id, serial, no_base(which)),
             },
         };
         let to = Follower { worker: Arc::clone(&self.me), session: id };
-        if self.shared.follow(to, self.me.uid, one) {
+        if self.shared.follow(to, viewer, one) {
             return self.reply(id, serial, &Done {});
         }
         let (limit, text) =

@@ -11,10 +11,26 @@ use evd_proto::sys::Peer;
 use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, name};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// A connection as the acceptor hands it on.
+#[derive(Debug)]
+pub struct Guest {
+    /// Non-blocking.
+    pub socket: OwnedFd,
+    /// Who connected.
+    pub peer: Peer,
+    /// Whether he may look at the bases of all users.
+    pub inspects: bool,
+    /// When, in `CLOCK_MONOTONIC` nanoseconds.
+    pub since: u64,
+    /// What his user was charged for it.
+    pub connection: Charge,
+}
+
 /// A connection whose `Hello` is awaited.
 pub struct Greeting {
     channel: Channel,
     peer: Peer,
+    inspects: bool,
     since: u64,
     connection: Charge,
     heard: Option<Heard>,
@@ -63,14 +79,16 @@ pub struct Opening {
     /// Requests that were sent without waiting for the `Welcome`.
     pub(super) early: Vec<Request<Vec<u8>>>,
     pub(super) peer: Peer,
+    pub(super) inspects: bool,
     pub(super) since: u64,
     pub(super) connection: Charge,
 }
 
 impl Greeting {
-    /// Takes over a connection, which must be non-blocking, and what its user was charged for it. `since` is in `CLOCK_MONOTONIC` nanoseconds.
-    pub fn new(socket: OwnedFd, peer: Peer, since: u64, connection: Charge) -> Greeting {
-        Greeting { channel: Channel::new(socket), peer, since, connection, heard: None }
+    /// Takes over a connection.
+    pub fn new(guest: Guest) -> Greeting {
+        let Guest { socket, peer, inspects, since, connection } = guest;
+        Greeting { channel: Channel::new(socket), peer, inspects, since, connection, heard: None }
     }
 
     /// Who connected.
@@ -130,10 +148,10 @@ impl Greeting {
 
     /// What was heard; `None` before [`Greeting::turn`] said so.
     pub fn open(self) -> Option<Opening> {
-        let Greeting { channel, peer, since, connection, heard } = self;
+        let Greeting { channel, peer, inspects, since, connection, heard } = self;
         let Heard { hello, serial, early } = heard?;
         let version = hello.versions.1.min(PROTOCOL_VERSION);
-        Some(Opening { hello, serial, version, channel, early, peer, since, connection })
+        Some(Opening { hello, serial, version, channel, early, peer, inspects, since, connection })
     }
 
     /// Refuses the connection: it ends. It is told once, without waiting.

@@ -19,7 +19,7 @@ mod subscriptions;
 mod timers;
 mod watches;
 
-pub use greeting::{Greeting, Opening};
+pub use greeting::{Greeting, Guest, Opening};
 
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
@@ -126,6 +126,22 @@ impl From<io::Error> for Ending {
     }
 }
 
+/// Who looks at bases.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer {
+    /// His user.
+    pub uid: u32,
+    /// Whether he sees those of all users.
+    pub all: bool,
+}
+
+impl Viewer {
+    /// Whether he may see what belongs to `uid`.
+    pub fn may_see(&self, uid: u32) -> bool {
+        self.all || self.uid == uid
+    }
+}
+
 /// Who is at the other end.
 #[derive(Clone, Debug)]
 pub struct Who {
@@ -133,6 +149,8 @@ pub struct Who {
     pub id: u64,
     /// Its process and user.
     pub peer: Peer,
+    /// Whether it may look at the bases of all users, and not only at those of its own.
+    pub inspects: bool,
     /// What it calls itself.
     pub name: String,
     /// What it is.
@@ -192,9 +210,9 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening { hello, serial, version, channel, early, peer, since, connection } = opening;
+        let Opening { hello, serial, version, channel, early, peer, inspects, since, connection } = opening;
         let account = connection.account();
-        let who = Who { id, peer, name: hello.name, role: hello.role, since };
+        let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
             watches: watches::Watches::new(&base, limits.watches, account),
             timers: timers::Timers::new(account),
@@ -251,6 +269,11 @@ impl Session {
     /// Who is at the other end.
     pub fn who(&self) -> &Who {
         &self.who
+    }
+
+    /// What it may look at.
+    pub fn viewer(&self) -> Viewer {
+        Viewer { uid: self.who.peer.uid, all: self.who.inspects }
     }
 
     /// The account of its user.

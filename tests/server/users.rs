@@ -60,6 +60,10 @@ pub fn as_member(uid: u32, gid: u32, groups: &[u32], test: &str, socket: &Path) 
 }
 
 impl Helper {
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for it; says what it said if it failed.
     pub fn succeeded(mut self) -> bool {
         let until = std::time::Instant::now() + PATIENCE;

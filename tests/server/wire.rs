@@ -68,12 +68,13 @@ pub fn command(socket: &Path) -> Command {
         "WATCHDOG_PID",
         "EVD_ALLOW_UID",
         "EVD_ALLOW_GID",
+        "EVD_ADMIN_GID",
         "EVD_QUOTA",
         "JOURNAL_STREAM",
     ] {
         c.env_remove(name);
     }
-    c.arg("--socket").arg(socket).args(["--log-level", "warn"]);
+    c.arg("--socket").arg(socket).env("EVD_LOG_LEVEL", "warn");
     c
 }
 

@@ -11,7 +11,7 @@ mod socket;
 mod timer;
 mod wake;
 
-pub use accounts::{group_id, user_id};
+pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
     FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, most_epoll_entries,
