@@ -100,7 +100,11 @@ impl Line {
             avoid: who.avoid.clone(),
             require: who.require,
         })?;
-        line.channel.flush()?;
+        match line.channel.flush() {
+            // evd has refused us before we said who we are; why is there to be read.
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+            sent => drop(sent?),
+        }
         Ok(line)
     }
 

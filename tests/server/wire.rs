@@ -213,9 +213,15 @@ impl Raw {
         self.serial += 1;
         self.channel.output.push(self.serial, body).unwrap();
         let until = Instant::now() + PATIENCE;
-        while !self.channel.flush().unwrap() {
+        loop {
+            match self.channel.flush() {
+                Ok(true) => break,
+                Ok(false) => drop(self.poll(What::WRITE)),
+                // evd has closed; what it said before is there to be read.
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => break,
+                Err(e) => panic!("{e}"),
+            }
             assert!(Instant::now() < until, "evd does not read");
-            self.poll(What::WRITE);
         }
         self.serial
     }
