@@ -501,7 +501,12 @@ impl State {
         }
         let file = self.park.info(w).file.or_else(|| sys::identify(FdNumber(fd).as_fd()).ok());
         self.park.info(w).file = file;
-        let interest = if edge { interest | What::ET } else { interest };
+        // Parked again since: evd knows the rest better, and is told the counts only.
+        let interest = match place {
+            Place::Parked => What::empty(),
+            _ if edge => interest | What::ET,
+            _ => interest,
+        };
         let (kind, ino) = file.map_or((FileKind::Other, 0), |f| (f.kind, f.ino));
         Some(LocalWatch { id: w, interest, kind, ino, fired, ready })
     }

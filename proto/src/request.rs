@@ -225,7 +225,7 @@ pub struct Report {
 pub struct LocalWatch {
     /// The watch's id.
     pub id: u32,
-    /// What it is waited for, with ET if edge-triggered.
+    /// What it is waited for, with ET if edge-triggered. Empty: it is armed again since, and only the counts are news.
     pub interest: What,
     /// What the file is.
     pub kind: FileKind,

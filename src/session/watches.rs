@@ -256,12 +256,16 @@ impl Watches {
             return;
         }
         let watch = self.table.entry(local.id);
-        watch.flags |= Flags::LOCAL | Flags::KNOWN;
-        watch.interest = local.interest;
         if local.fired > 0 {
             watch.count += u64::from(local.fired);
             watch.last = now;
         }
+        watch.flags |= Flags::KNOWN;
+        if local.interest.is_empty() && watch.flags.contains(Flags::ARMED) {
+            return;
+        }
+        watch.flags |= Flags::LOCAL;
+        watch.interest = local.interest;
         let told = self.told.entry(local.id).or_default();
         (told.kind, told.ino) = (Some(local.kind), local.ino);
     }
