@@ -258,7 +258,8 @@ pub fn counted(socket: &Path, _: &[&str]) {
     assert_eq!(hear(), "delete");
     all.as_ref().unwrap().readers[0].0.del().unwrap();
     say("deleted");
-    // The one who counts is no evd, and answers nothing.
+    // The one who counts is no evd, and answers nothing. The line stays open until it has counted.
+    hear();
     std::process::exit(0);
 }
 
