@@ -249,7 +249,13 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
                 && state.is_empty()
                 && core.shared.mail().is_empty()
             {
-                break Ended::Empty;
+                // Somebody polls the base's fd: what made it readable must be read, though nothing here waits for it.
+                if state.nested {
+                    state.turn(false)?;
+                }
+                if state.is_empty() {
+                    break Ended::Empty;
+                }
             }
             state.turn(may_wait)?;
         }
