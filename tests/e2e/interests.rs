@@ -1,7 +1,7 @@
 //! What a parked watch is watched for changes.
 
 use crate::parts::*;
-use crate::wire::Evd;
+use crate::wire::{Evd, PATIENCE};
 use evd_client::{Event, EventBase, Features, What};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -23,7 +23,8 @@ struct One {
 impl One {
     fn new(evd: &Evd, method: &str) -> One {
         let (near, far) = pair();
-        let builder = EventBase::builder().socket(evd.path()).name(method).connect().method(method);
+        let builder =
+            EventBase::builder().patience(PATIENCE).socket(evd.path()).name(method).connect().method(method);
         One { base: builder.ignore_env().build().unwrap(), near: Rc::new(near), far, log: Log::default() }
     }
 
