@@ -87,7 +87,7 @@ fn a_host_serves_other_processes_until_it_drops_its_evd_and_they_go_on() {
         drop(daemon);
         assert!(!d.socket().exists());
         assert!(matches!(
-            EventBase::builder().socket(d.socket()).connect().build(),
+            EventBase::builder().patience(PATIENCE).socket(d.socket()).connect().build(),
             Err(Error::NotRunning { .. })
         ));
         guests.iter().for_each(|g| g.process.says("evd ended: evd stops"));
@@ -121,7 +121,7 @@ pub fn host(socket: &Path, _: &[&str]) {
         let daemon = Daemon::builder().socket(socket).spawn().unwrap();
         let mut all = Vec::new();
         for method in ["epoll", "poll", "select"] {
-            let builder = EventBase::builder().socket(socket).connect().method(method);
+            let builder = EventBase::builder().patience(PATIENCE).socket(socket).connect().method(method);
             let base = builder.ignore_env().build().unwrap();
             let (near, far) = pair();
             let (event, _) = reader(&base, near);

@@ -71,12 +71,14 @@ pub fn base(evd: &Evd) -> EventBase {
 
 /// It looks after evd more often than usual, so that tests are short.
 pub fn base_at(socket: &Path, name: &str) -> EventBase {
-    EventBase::builder().socket(socket).name(name).connect().liveness(50 * MS).build().unwrap()
+    let builder = EventBase::builder().socket(socket).name(name).patience(PATIENCE);
+    builder.connect().liveness(50 * MS).build().unwrap()
 }
 
 /// One of a method that evd must keep copies of fds for.
 pub fn base_of(evd: &Evd, method: &str) -> EventBase {
-    EventBase::builder().socket(evd.path()).connect().method(method).ignore_env().build().unwrap()
+    let builder = EventBase::builder().socket(evd.path()).patience(PATIENCE);
+    builder.connect().method(method).ignore_env().build().unwrap()
 }
 
 pub fn is_up(base: &EventBase) -> bool {
