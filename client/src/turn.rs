@@ -263,11 +263,13 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             if state.flow.stop {
                 break Ended::Break;
             }
-            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && !core.shared().has_mail() {
+            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && !core.has_mail() {
                 break Ended::Empty;
             }
         }
-        turn(core, !flags.contains(LoopFlags::NONBLOCK))?;
+        // Mail that is left of a closure that panicked is in no mailbox that would end the wait.
+        let may_wait = !flags.contains(LoopFlags::NONBLOCK) && core.inbox.borrow().is_empty();
+        turn(core, may_wait)?;
         let posted = run::read_mail(core);
         callbacks += posted;
         run::tell_news(core);
