@@ -21,6 +21,8 @@ mod os;
 mod parts;
 #[path = "semantics/priorities.rs"]
 mod priorities;
+#[path = "semantics/races.rs"]
+mod races;
 #[path = "semantics/signals.rs"]
 mod signals;
 #[path = "semantics/threads.rs"]
