@@ -185,7 +185,7 @@ fn traffic_to_and_fro_loses_no_byte_whatever_is_parked_meanwhile() {
         let g = Rc::clone(&got);
         let event = Event::new(base, a, READ, move |event, _| {
             let mut buf = [0; 3];
-            if let Ok(n) = std::io::Read::read(&mut &*event.source(), &mut buf) {
+            if let Ok(n) = std::io::Read::read(&mut event.source(), &mut buf) {
                 g.set(g.get() + n);
             }
         })
