@@ -31,6 +31,8 @@ mod races;
 mod role;
 #[path = "semantics/signals.rs"]
 mod signals;
+#[path = "semantics/table.rs"]
+mod table;
 #[path = "semantics/threads.rs"]
 mod threads;
 #[path = "semantics/time.rs"]

@@ -37,7 +37,7 @@ fn a_thousand_events_active_at_once_run_by_priority_and_in_their_order() {
 }
 
 #[test]
-fn a_thousand_ready_fds_are_all_served_by_priority() {
+fn many_ready_fds_are_all_served_by_priority() {
     each_base_with(
         |b| b.priorities(3),
         |base| {
