@@ -6,10 +6,14 @@
 
 #[path = "semantics/activation.rs"]
 mod activation;
+#[path = "semantics/config.rs"]
+mod config;
 #[path = "semantics/control.rs"]
 mod control;
 #[path = "semantics/events.rs"]
 mod events;
+#[path = "semantics/fork.rs"]
+mod fork;
 #[path = "semantics/inspect.rs"]
 mod inspect;
 #[path = "semantics/once.rs"]
@@ -21,6 +25,10 @@ mod os;
 mod parts;
 #[path = "semantics/priorities.rs"]
 mod priorities;
+#[path = "semantics/races.rs"]
+mod races;
+#[path = "semantics/role.rs"]
+mod role;
 #[path = "semantics/signals.rs"]
 mod signals;
 #[path = "semantics/threads.rs"]
