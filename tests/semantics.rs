@@ -14,6 +14,8 @@ mod control;
 mod events;
 #[path = "semantics/fork.rs"]
 mod fork;
+#[path = "semantics/getters.rs"]
+mod getters;
 #[path = "semantics/inspect.rs"]
 mod inspect;
 #[path = "semantics/once.rs"]
