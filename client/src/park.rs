@@ -6,7 +6,7 @@
 //!
 //! Timers are told to evd lazily: only a new or an earlier deadline, or a cancel. Counts of local watches go along with other messages.
 
-use crate::state::{NIL, Place, State};
+use crate::state::{Bits, NIL, Place, State};
 use evd_proto::What;
 use evd_proto::notice::ActiveTimer;
 use evd_proto::request::{Arm, ArmWatch, Disarm, LocalWatch, Report, SetTimer, Timers};
@@ -227,8 +227,8 @@ impl Park {
 impl State {
     /// The wish to wait. Returns whether something turned out to be ready, so that there is nothing to wait for.
     pub fn settle(&mut self) -> bool {
-        if self.look_at_outs() {
-            self.send_pending();
+        if !self.outs.is_empty() && self.look_at_outs() {
+            self.send_at_once();
             return true;
         }
         if !self.link.is_up() {
@@ -429,6 +429,18 @@ impl State {
         }
     }
 
+    /// In a loop that does not wait: as [`State::send_pending`]. And edge-triggered watches that are new, or wanted for more, are armed, as nobody else looks at
+    /// them: in a loop that is always busy their first edge would never be seen.
+    pub fn send_at_once(&mut self) {
+        let edges: Vec<u32> = self.outs.iter().copied().filter(|w| self.watch(*w).edge).collect();
+        if !edges.is_empty() && self.link.is_up() {
+            edges.iter().for_each(|w| self.delist(*w));
+            self.park(&edges);
+        }
+        self.rearm_edges();
+        self.send_pending();
+    }
+
     fn rearm_edges(&mut self) {
         let list = std::mem::take(&mut self.park.rearm_edge);
         for w in list {
@@ -464,14 +476,16 @@ impl State {
         else {
             return;
         };
+        // evd's clock is the real one: for a clock that a test sets it can't wait.
+        let limit = if self.base.has_set_clock() { 0 } else { limit };
         let mut body = Timers { set: Vec::new(), cancel: Vec::new() };
         let paused = self.base.now() < self.park.paused_until;
         for id in std::mem::take(&mut self.park.dirty_timers) {
             let mut wanted = 0;
             if let Some(slot) = self.events.get_mut(id as usize) {
-                slot.timer_dirty = false;
-                let deadline = self.timings.get(id as usize).map_or(0, |t| t.deadline);
-                wanted = if slot.timer.is_some() && id < limit { deadline.max(1) } else { 0 };
+                slot.bits -= Bits::TIMER_DIRTY;
+                let deadline = slot.timer.and_then(|timer| self.base.deadline_of(timer));
+                wanted = deadline.filter(|_| id < limit).map_or(0, |d| d.max(1));
             }
             let known = self.park.known(id);
             let before = *known;
@@ -519,8 +533,8 @@ impl State {
         *known = 0;
         self.park.timers_at_evd -= 1;
         if let Some(slot) = self.events.get_mut(timer.id as usize) {
-            if slot.timer.is_some() && !slot.timer_dirty {
-                slot.timer_dirty = true;
+            if slot.timer.is_some() && !slot.is(Bits::TIMER_DIRTY) {
+                slot.bits |= Bits::TIMER_DIRTY;
                 self.park.dirty_timers.push(timer.id);
             }
         }

@@ -7,7 +7,13 @@
 
 mod alarm;
 mod changelist;
+#[doc(hidden)]
+pub mod devpoll;
 mod epoll;
+#[doc(hidden)]
+pub mod evport;
+#[doc(hidden)]
+pub mod kqueue;
 mod poll;
 mod select;
 mod table;
@@ -15,7 +21,6 @@ mod table;
 pub(crate) use alarm::Alarm;
 #[doc(hidden)]
 pub use epoll::Epoll;
-use epoll::Epoll as Mirror;
 pub use poll::Poll;
 pub use select::Select;
 
@@ -201,6 +206,11 @@ pub struct Method {
 }
 
 type Open = fn() -> io::Result<Box<dyn Backend + Send>>;
+
+/// A method whose instances are pollable fds themselves, to stand in for one whose are not.
+fn mirror() -> io::Result<Box<dyn Backend + Send>> {
+    epoll::open()
+}
 
 static METHODS: &[Method] = &[
     Method {

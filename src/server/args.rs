@@ -1,6 +1,5 @@
 //! The command line of evd, and each argument's environment variable.
 
-use super::access::ids;
 use super::builder::Daemon;
 use super::error::Error;
 use super::log;
@@ -83,17 +82,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Error> {
-    let mut builder = Daemon::builder().workers_per_uid(usize::from(args.workers_per_uid));
-    for uid in ids(&args.allow_uid.join(","), "user", evd_proto::sys::user_id)? {
-        builder = builder.allow_uid(uid);
-    }
-    for gid in ids(&args.allow_gid.join(","), "group", evd_proto::sys::group_id)? {
-        builder = builder.allow_gid(gid);
-    }
-    for gid in ids(&args.admin_gid.join(","), "group", evd_proto::sys::group_id)? {
-        builder = builder.admin_gid(gid);
-    }
-    builder = builder
+    let mut builder = Daemon::builder()
+        .workers_per_uid(usize::from(args.workers_per_uid))
+        .allow_names(args.allow_uid.join(","), args.allow_gid.join(","))
+        .admin_names(args.admin_gid.join(","))
         .allow_overflow_uid(args.allow_overflow_uid)
         .allow_nested(args.allow_nested)
         .harden(!args.no_hardening);

@@ -280,6 +280,11 @@ impl Shared {
         (registry.bases.len(), registry.workers.len())
     }
 
+    /// All workers.
+    pub fn all_workers(&self) -> Vec<Arc<Handle>> {
+        lock(&self.registry).workers.values().cloned().collect()
+    }
+
     /// The workers that `viewer` may see.
     pub fn workers(&self, viewer: Viewer) -> Vec<Arc<Handle>> {
         let registry = lock(&self.registry);

@@ -138,14 +138,13 @@ impl Worker {
 }
 
 fn worker_info(worker: &Handle, now: u64) -> WorkerInfo {
-    let since = worker.busy_since.load(Ordering::Relaxed);
     WorkerInfo {
         id: worker.id,
         uid: worker.uid,
         tid: worker.tid.load(Ordering::Relaxed),
         method: worker.method.to_owned(),
         sessions: worker.sessions.load(Ordering::Relaxed),
-        busy: if since == 0 { 0 } else { now.saturating_sub(since).max(1) },
+        busy: worker.is_busy(now),
     }
 }
 

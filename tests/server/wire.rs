@@ -64,6 +64,8 @@ pub fn command(socket: &Path) -> Command {
         "LISTEN_FDS",
         "LISTEN_PID",
         "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
         "EVD_ALLOW_UID",
         "EVD_ALLOW_GID",
         "EVD_ADMIN_GID",
@@ -278,6 +280,13 @@ impl Raw {
             self.got.push_back(Got { kind, serial, body: f.body.to_vec(), fds: f.fds });
         }
         fill == Fill::End
+    }
+
+    /// As `send`, to an evd that may have refused the connection and closed it by now.
+    pub fn send_if_open<B: Body>(&mut self, body: &B) {
+        self.serial += 1;
+        self.channel.output.push(self.serial, body).unwrap();
+        let _ = self.channel.flush();
     }
 
     pub fn send_fds<B: Body>(&mut self, body: &B, fds: &[RawFd]) -> u64 {
