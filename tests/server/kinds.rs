@@ -56,6 +56,39 @@ fn files_that_might_block_are_refused_by_their_kind() {
     for fd in &fine {
         assert_eq!(refused(&mut c, fd), None);
     }
+    // With a copy kept, as if they were not known by their inode.
+    for (family, kind) in [
+        (libc::AF_UNIX, libc::SOCK_SEQPACKET),
+        (libc::AF_INET, libc::SOCK_STREAM),
+        (libc::AF_INET, libc::SOCK_DGRAM),
+        (libc::AF_INET6, libc::SOCK_DGRAM),
+        (libc::AF_NETLINK, libc::SOCK_RAW),
+        (libc::AF_VSOCK, libc::SOCK_STREAM),
+        (libc::AF_PACKET, libc::SOCK_RAW),
+    ] {
+        // SAFETY: takes numbers.
+        let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
+        if fd >= 0 {
+            assert_eq!(refused(&mut c, own(fd)), None, "family {family}");
+        } else {
+            // Not every kernel has all of them, and AF_PACKET is root's.
+            assert!(family == libc::AF_VSOCK || family == libc::AF_PACKET || family == libc::AF_INET6);
+        }
+    }
+    let (mut near, mut far) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: two live numbers are filled, and no name, settings or size are passed.
+    assert_eq!(unsafe { libc::openpty(&mut near, &mut far, none, none.cast(), none.cast()) }, 0);
+    for fd in [own(near), own(far)] {
+        assert_eq!(refused(&mut c, fd), None, "both sides of a terminal");
+    }
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `set` is room for one, which is filled.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: `set` was filled above.
+    let signals = own(unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC) });
+    let text = refused(&mut c, signals).unwrap();
+    assert!(text.contains("signalfd"), "{text}");
     let regular = File::open(env!("CARGO_BIN_EXE_evd")).unwrap();
     for (fd, word) in [
         (OwnedFd::from(regular), "always ready"),
