@@ -91,7 +91,8 @@ impl Builder {
         self
     }
 
-    /// Whether [`Builder::run`] gives up what evd does not need once it runs: new privileges, and system calls as exec and mount. Threads of a host never do.
+    /// Whether [`Builder::run`] gives up what evd does not need once it runs: new privileges, and system calls as exec and mount. That goes for all threads of
+    /// the process and for good. Without this it gives up nothing, and [`Builder::spawn`] never does.
     pub fn harden(mut self, on: bool) -> Builder {
         self.hardens = on;
         self
@@ -160,7 +161,7 @@ impl Builder {
             env!("CARGO_PKG_VERSION"),
             crate::backend::supported(false).join(" "),
         );
-        // Workers are threads of this one, and are made later.
+        // After all that opens or looks up; workers, which clients talk to, are made later and inherit it.
         if self.hardens {
             super::harden::apply();
         }

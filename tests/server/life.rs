@@ -355,30 +355,6 @@ fn sighup_reloads_and_ends_nothing() {
 }
 
 #[test]
-fn a_running_evd_has_given_up_what_it_does_not_need() {
-    for harden in [true, false] {
-        let evd = Evd::start_with(|c| {
-            if !harden {
-                c.arg("--no-hardening");
-            }
-        });
-        let _c = evd.client("one");
-        for task in std::fs::read_dir(format!("/proc/{}/task", evd.pid())).unwrap() {
-            let text = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            let has = |line: &str| text.lines().any(|l| l == line);
-            if harden {
-                assert!(has("NoNewPrivs:\t1") && has("Seccomp:\t2"), "{text}");
-            } else {
-                // As whoever started it.
-                let own = std::fs::read_to_string("/proc/self/status").unwrap();
-                assert!(own.lines().filter(|l| l.starts_with("Seccomp:")).all(has), "{text}");
-            }
-        }
-        evd.serves();
-    }
-}
-
-#[test]
 fn an_idle_evd_makes_no_system_calls() {
     let evd = Evd::start();
     let mut c = evd.client("idle");
