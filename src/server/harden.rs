@@ -8,88 +8,13 @@
 //! Tested in `tests/server/harden.rs`, in processes of their own: nobody gets back what was given up.
 
 use evd_proto::sys;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
-use std::collections::BTreeMap;
 
-/// Calls that evd never makes after its start, and that somebody who took it over would.
-const DENIED: &[libc::c_long] = &[
-    // To become, or to get into, another process.
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_personality,
-    // File systems.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_move_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_mknodat,
-    libc::SYS_quotactl,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_open_by_handle_at,
-    // The kernel.
-    libc::SYS_bpf,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_kexec_file_load,
-    libc::SYS_perf_event_open,
-    libc::SYS_fanotify_init,
-    libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    // The machine.
-    libc::SYS_reboot,
-    libc::SYS_acct,
-    libc::SYS_syslog,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_mknod,
-];
-
-/// x86_64's second table (x32) for the same kernel: the bit that says so, and the calls that have a number of their own there.
-///
-/// Source: Linux, arch/x86/entry/syscalls/syscall_64.tbl.
-#[cfg(target_arch = "x86_64")]
-const X32: (i64, &[i64]) = (
-    0x4000_0000,
-    &[
-        520, // execve
-        521, // ptrace
-        528, // kexec_load
-        539, // process_vm_readv
-        540, // process_vm_writev
-        545, // execveat
-    ],
-);
+// What seccompiler knows; Cargo.toml says the same.
+#[cfg(all(
+    target_endian = "little",
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
+))]
+mod filter;
 
 /// Gives it up for all threads of the process, and those to come. Where the kernel, the architecture or whoever started evd does not let it, evd goes on
 /// without, and says so.
@@ -98,24 +23,18 @@ pub(super) fn apply() {
     if let Err(e) = sys::no_new_privileges() {
         log::warn!("evd goes on and keeps the right to new privileges: prctl: {e}");
     }
-    match filter().and_then(|program| Ok(seccompiler::apply_filter_all_threads(&program)?)) {
-        Ok(()) => log::debug!("{} system calls are given up", DENIED.len()),
+    match filter::apply() {
+        Ok(calls) => log::debug!("{calls} system calls are given up"),
         Err(e) => log::warn!("evd goes on and gives up no system calls: {e} (--no-hardening does not try)"),
     }
 }
 
-fn filter() -> Result<BpfProgram, Box<dyn std::error::Error>> {
-    let name = std::env::consts::ARCH;
-    let arch = TargetArch::try_from(name).map_err(|_| format!("no filter for the architecture {name}"))?;
-    let refuse = SeccompAction::Errno(libc::EPERM as u32);
-    Ok(SeccompFilter::new(denied(), SeccompAction::Allow, refuse, arch)?.try_into()?)
-}
-
-/// The numbers, each for any arguments.
-fn denied() -> BTreeMap<i64, Vec<SeccompRule>> {
-    #[allow(clippy::unnecessary_cast, reason = "the width of a call's number differs between architectures")]
-    let calls = DENIED.iter().map(|call| *call as i64);
-    #[cfg(target_arch = "x86_64")]
-    let calls = calls.clone().chain(calls.chain(X32.1.iter().copied()).map(|call| call | X32.0));
-    calls.map(|call| (call, Vec::new())).collect()
+#[cfg(not(all(
+    target_endian = "little",
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
+)))]
+mod filter {
+    pub(super) fn apply() -> Result<usize, String> {
+        Err(format!("there is no filter for the architecture {}", std::env::consts::ARCH))
+    }
 }

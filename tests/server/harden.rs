@@ -25,6 +25,10 @@ fn filters() -> usize {
 }
 
 #[test]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")),
+    ignore = "there is no filter for this architecture"
+)]
 fn a_running_evd_has_given_up_what_it_does_not_need() {
     let own = rights(std::process::id() as i32).remove(0);
     let hard = format!("NoNewPrivs: 1, Seccomp: 2, Seccomp_filters: {}", filters() + 1);
@@ -63,6 +67,10 @@ fn starts_a_program() -> Result<(), Option<i32>> {
 }
 
 #[test]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")),
+    ignore = "there is no filter for this architecture"
+)]
 fn no_thread_starts_a_program_any_more_and_names_are_looked_up() {
     in_a_process_of_its_own("harden::helper_runs_hardened");
 }
@@ -145,6 +153,10 @@ fn starts_saying(change: impl FnOnce(&mut Command)) -> String {
 }
 
 #[test]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")),
+    ignore = "there is no filter for this architecture"
+)]
 fn where_filters_cannot_be_had_evd_goes_on_and_says_so_once() {
     let text = starts_saying(deny_filters);
     assert!(text.contains("evd goes on and gives up no system calls"), "{text}");
