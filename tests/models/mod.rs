@@ -12,9 +12,27 @@ pub use devpoll::Devpoll;
 pub use evport::Port;
 pub use kqueue::Kqueue;
 
+use evd::backend::devpoll::Devpoll as DevpollMethod;
+use evd::backend::evport::Evport;
+use evd::backend::kqueue::Kqueue as KqueueMethod;
+use evd::backend::{Backend, Epoll};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
+
+/// What is not in the table of methods here: other systems' methods over models of their kernels, and a variant.
+pub const NAMES: [&str; 4] = ["epoll with timerfd", "kqueue (model)", "evport (model)", "devpoll (model)"];
+
+/// One of [`NAMES`].
+pub fn open(name: &str) -> Option<Box<dyn Backend + Send>> {
+    Some(match name {
+        "epoll with timerfd" => Box::new(Epoll::with_timerfd().unwrap()),
+        "kqueue (model)" => Box::new(KqueueMethod::on(Kqueue::new())),
+        "evport (model)" => Box::new(Evport::on(Port::new())),
+        "devpoll (model)" => Box::new(DevpollMethod::on(Devpoll::new())),
+        _ => return None,
+    })
+}
 
 /// `errno` of a failed call.
 pub fn check(ret: libc::c_int) -> Result<libc::c_int, i32> {
