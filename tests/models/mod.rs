@@ -89,7 +89,7 @@ pub fn sleep_on(fds: &mut [libc::pollfd], deadline: Option<Instant>) -> Result<u
     let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
     let left = left.map(|t: Duration| libc::timespec {
         tv_sec: t.as_secs().min(1 << 30) as libc::time_t,
-        tv_nsec: t.subsec_nanos().into(),
+        tv_nsec: t.subsec_nanos() as libc::c_long,
     });
     let at = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let (fds, len) = (fds.as_mut_ptr(), fds.len() as libc::nfds_t);
@@ -103,10 +103,13 @@ pub fn fault(errno: i32) -> io::Error {
 }
 
 /// What tells one open file from another that has come to its number; `None` if it is not open.
-pub fn identity(number: RawFd) -> Option<(u64, u64, u32)> {
+pub fn identity(number: RawFd) -> Option<Identity> {
     // SAFETY: all zeroes is a valid stat.
     let mut st: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: `st` is room for one.
     check(unsafe { libc::fstat(number, &mut st) }).ok()?;
     Some((st.st_dev, st.st_ino, st.st_mode & libc::S_IFMT))
 }
+
+/// Device, inode and type of a file.
+pub type Identity = (libc::dev_t, libc::ino_t, libc::mode_t);
