@@ -211,6 +211,11 @@ pub trait Backend {
     /// Tells the kernel of all changes now; a wait does so by itself. For whoever waits for the pollable fd instead.
     fn apply(&mut self) {}
 
+    /// How many entries the kernel has made for it so far; 0 for a method that leaves nothing in the kernel. An entry may be gone since.
+    fn added(&self) -> u64 {
+        0
+    }
+
     /// An fd that is readable when a wait would report something: at once for epoll and kqueue, after [`Backend::make_pollable`] for others. Whoever sleeps on it calls
     /// [`Backend::apply`] before.
     fn pollable(&self) -> Option<BorrowedFd<'_>>;

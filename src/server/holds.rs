@@ -4,9 +4,10 @@
 //! that can block, and so must happen in the user's worker and never under the lock.
 
 use super::mail::lock;
+use crate::session::books::{Account, Charge};
 use evd_proto::What;
 use evd_proto::name::printable;
-use evd_proto::reply::{Code, HoldInfo};
+use evd_proto::reply::{Code, HoldInfo, Resource};
 use evd_proto::sys::{self, FileKind, PollFd};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -15,8 +16,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Held fds of one user, at most.
-const MOST: usize = 1024;
 /// Holds in one page of a list: each is at most 250 bytes.
 const PAGE: usize = 200;
 
@@ -33,6 +32,7 @@ pub(super) struct Held {
     pid: i32,
     giver: String,
     taking: Option<u64>,
+    _charges: [Charge; 2],
 }
 
 /// Why something about a hold is refused.
@@ -73,6 +73,7 @@ pub(super) struct Gift {
     pub replace: bool,
     pub pid: i32,
     pub giver: String,
+    pub account: Arc<Account>,
 }
 
 /// All held fds, by user and name.
@@ -90,7 +91,8 @@ impl Holds {
         let now = sys::monotonic_ns();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let expires = if gift.ttl == 0 { 0 } else { now.saturating_add(gift.ttl) };
-        let held = Held {
+        let bytes = gift.attachment.len() as u64;
+        let held = |charges| Held {
             number,
             fd: Arc::new(gift.fd),
             kind,
@@ -101,6 +103,7 @@ impl Holds {
             pid: gift.pid,
             giver: gift.giver,
             taking: None,
+            _charges: charges,
         };
         // What is refused is dropped, and so closed, after the lock.
         let refused;
@@ -108,15 +111,26 @@ impl Holds {
             let mut tables = lock(&self.tables);
             let table = tables.entry(uid).or_default();
             let exists = table.contains_key(name);
+            // What is replaced gives back its own.
+            let charge = |what, n| {
+                if exists { Ok(gift.account.charge_anyway(what, n)) } else { gift.account.charge(what, n) }
+            };
             if exists && !gift.replace {
                 let text = format!("something is held under the name {:?} already", printable(name));
                 refused = (Refusal::new(Code::Exists, text), held);
-            } else if !exists && table.len() >= MOST {
-                let text = format!("{} fds are held for user {uid}, at most {MOST} may be", table.len());
-                let (limit, value) = (MOST as u64, table.len() as u64);
-                refused = (Refusal { code: Code::Limit, limit, value, text }, held);
             } else {
-                return Ok((number, expires, table.insert(name.to_owned(), held)));
+                match charge(Resource::Holds, 1)
+                    .and_then(|one| Ok([one, charge(Resource::HoldBytes, bytes)?]))
+                {
+                    Ok(charges) => {
+                        return Ok((number, expires, table.insert(name.to_owned(), held(charges))));
+                    }
+                    Err(over) => {
+                        let (limit, value) = (over.limit, over.used);
+                        let why = Refusal { code: Code::Limit, limit, value, text: over.to_string() };
+                        refused = (why, held);
+                    }
+                }
             }
         }
         Err(refused.0)
@@ -227,22 +241,30 @@ impl Holds {
 mod tests {
     use super::*;
 
-    fn gift(replace: bool) -> Gift {
-        let fd = sys::reserve_fd().unwrap();
-        Gift { fd, attachment: vec![1, 2], ttl: 0, replace, pid: 1, giver: "test".into() }
+    const MOST: u64 = 300;
+
+    fn account() -> Arc<Account> {
+        use crate::session::books::{Books, Quotas};
+        const KINDS: usize = Resource::ALL.len();
+        Books::new(Quotas { each: [MOST; KINDS], whole: [u64::MAX; KINDS] }).account(1)
+    }
+
+    fn gift(account: &Arc<Account>, replace: bool) -> Gift {
+        let (fd, account) = (sys::reserve_fd().unwrap(), Arc::clone(account));
+        Gift { fd, attachment: vec![1], ttl: 0, replace, pid: 1, giver: "test".into(), account }
     }
 
     #[test]
     fn a_hold_stays_until_its_taker_says_that_it_came() {
-        let holds = Holds::default();
-        let (number, ..) = holds.put(1, "a", gift(false)).unwrap();
-        assert_eq!(holds.put(1, "a", gift(false)).map(drop).unwrap_err().code, Code::Exists);
+        let (holds, of) = (Holds::default(), account());
+        let (number, ..) = holds.put(1, "a", gift(&of, false)).unwrap();
+        assert_eq!(holds.put(1, "a", gift(&of, false)).map(drop).unwrap_err().code, Code::Exists);
         assert_eq!(holds.take(2, "a", 9, false).map(drop).unwrap_err().code, Code::Unknown);
         assert_eq!(holds.take(1, "a", 7, false).unwrap().number, number);
         assert_eq!(holds.take(1, "a", 8, false).map(drop).unwrap_err().code, Code::Busy);
         assert_eq!(holds.take(1, "a", 8, true).unwrap().number, 0);
         holds.left(1, 7, None);
-        assert_eq!(holds.take(1, "a", 8, false).unwrap().attachment, [1, 2]);
+        assert_eq!(holds.take(1, "a", 8, false).unwrap().attachment, [1]);
         assert!(holds.taken(1, number, 7).is_none(), "it is not his any more");
         assert!(holds.taken(1, number, 8).is_some());
         assert_eq!((holds.count(Some(1)), holds.count(None)), (0, 0));
@@ -250,12 +272,14 @@ mod tests {
 
     #[test]
     fn lists_go_on_after_a_name_and_limits_hold() {
-        let holds = Holds::default();
+        let (holds, of) = (Holds::default(), account());
         for i in 0..MOST {
-            holds.put(1, &format!("n{i:04}"), gift(false)).unwrap();
+            holds.put(1, &format!("n{i:04}"), gift(&of, false)).unwrap();
         }
-        assert_eq!(holds.put(1, "x", gift(true)).map(drop).unwrap_err().code, Code::Limit);
-        assert!(holds.put(1, "n0003", gift(true)).unwrap().2.is_some());
+        let why = holds.put(1, "x", gift(&of, true)).map(drop).unwrap_err();
+        assert_eq!((why.code, why.limit, why.value), (Code::Limit, MOST, MOST));
+        assert!(holds.put(1, "n0003", gift(&of, true)).unwrap().2.is_some());
+        assert_eq!(of.left(Resource::Holds), 0);
         let (mut all, mut after) = (0, String::new());
         loop {
             let (page, more) = holds.list(1, &after);
@@ -265,7 +289,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(all, MOST);
+        assert_eq!(all, MOST as usize);
         assert!(holds.drop(1, "n0003").is_ok() && holds.drop(1, "n0003").is_err());
     }
 }

@@ -31,11 +31,12 @@ mod timer;
 #[cfg_attr(not(target_os = "linux"), path = "wake/pipe.rs")]
 mod wake;
 
-pub use accounts::{group_id, user_id};
+pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
     FdNumber, FileId, FileKind, FileLock, Slot, close_on_exec, duplicate, identify, is_always_ready,
-    most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
+    most_epoll_entries, most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd,
+    restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
@@ -47,8 +48,8 @@ pub use signals::{
     SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
 };
 pub use socket::{
-    Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups, recv,
-    send, socketpair,
+    Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups,
+    peer_process, recv, send, socketpair, unread_by_peer,
 };
 pub use timer::{TimerClock, TimerFd};
 pub use wake::Wake;

@@ -198,6 +198,24 @@ pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
     system::peer(fd)
 }
 
+/// What becomes readable when the process that connected `fd` has ended, also if a child of it still has the socket. `None`: it is gone already, or the
+/// kernel can't tell.
+///
+/// Source: SO_PEERPIDFD, Linux 6.5. On Linux only.
+pub fn peer_process(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    system::peer_process(fd)
+}
+
+/// How much of what was sent on `fd` its peer has not read, in bytes of the kernel's memory. 0: it has read all, or the kernel can't tell.
+///
+/// # Errors
+/// `ENOTTY`, `EINVAL`: not such a socket.
+///
+/// Source: unix(7), SIOCOUTQ. On Linux only: elsewhere what is sent is the reader's at once.
+pub fn unread_by_peer(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    system::unread_by_peer(fd)
+}
+
 /// The supplementary groups of who connected `fd`: at most 16 on FreeBSD and macOS, only the effective one on NetBSD and OpenBSD.
 ///
 /// # Errors

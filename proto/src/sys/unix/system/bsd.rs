@@ -3,7 +3,7 @@
 use super::cvt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Whether this process runs with more rights than who started it. Source: issetugid(2).
 pub(super) fn is_privileged() -> bool {
@@ -20,4 +20,14 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
 /// The process: nobody asks for a thread's state here.
 pub(super) fn thread_id() -> i32 {
     std::process::id() as i32
+}
+
+/// It can't be known: there is no fd of another's process.
+pub(super) fn peer_process(_fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    None
+}
+
+/// It can't be known: what is sent is in the reader's buffer at once.
+pub(super) fn unread_by_peer(_fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(0)
 }

@@ -1,10 +1,10 @@
 //! Linux: what it alone has, or has in its own way.
 
-use super::{cvt, socket};
+use super::{cvt, file::own, socket};
 use crate::sys::Peer;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Source: poll(2).
 pub(super) const POLLRDHUP: libc::c_short = libc::POLLRDHUP;
@@ -46,6 +46,23 @@ pub(super) fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Source: SO_PEERPIDFD, Linux 6.5.
+pub(super) fn peer_process(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let mut number = [-1 as RawFd];
+    // SAFETY: a number.
+    unsafe { socket::option(fd, libc::SOL_SOCKET, libc::SO_PEERPIDFD, &mut number) }.ok()?;
+    // It is closed on exec, as all pidfds are.
+    (number[0] >= 0).then(|| own(number[0]))
+}
+
+/// Source: unix(7), SIOCOUTQ.
+pub(super) fn unread_by_peer(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, which `bytes` is.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) })?;
+    Ok(bytes.max(0) as usize)
 }
 
 /// Has the kernel wipe a page in children; tells whether it does (Linux 4.14).
