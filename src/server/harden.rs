@@ -8,33 +8,23 @@
 //! Tested in `tests/server/harden.rs`, in processes of their own: nobody gets back what was given up.
 
 use evd_proto::sys;
-
-// What seccompiler knows; Cargo.toml says the same.
-#[cfg(all(
-    target_endian = "little",
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
-))]
-mod filter;
+use std::io::{Error, ErrorKind};
 
 /// Gives it up for all threads of the process, and those to come. Where the kernel, the architecture or whoever started evd does not let it, evd goes on
 /// without, and says so.
 pub(super) fn apply() {
     // Implied by the filter; said first, as it helps by itself.
     if let Err(e) = sys::no_new_privileges() {
-        log::warn!("evd goes on and keeps the right to new privileges: prctl: {e}");
+        without("keeps the right to new privileges", &e);
     }
-    match filter::apply() {
+    match sys::deny_calls() {
         Ok(calls) => log::debug!("{calls} system calls are given up"),
-        Err(e) => log::warn!("evd goes on and gives up no system calls: {e} (--no-hardening does not try)"),
+        Err(e) => without("gives up no system calls", &e),
     }
 }
 
-#[cfg(not(all(
-    target_endian = "little",
-    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
-)))]
-mod filter {
-    pub(super) fn apply() -> Result<usize, String> {
-        Err(format!("there is no filter for the architecture {}", std::env::consts::ARCH))
-    }
+/// Where it can't be had nobody needs to be warned at each start.
+fn without(what: &str, e: &Error) {
+    let level = if e.kind() == ErrorKind::Unsupported { log::Level::Info } else { log::Level::Warn };
+    log::log!(level, "evd goes on and {what}: {e} (--no-hardening does not try)");
 }

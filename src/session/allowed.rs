@@ -49,7 +49,8 @@ pub(super) fn check(fd: BorrowedFd<'_>, nests: bool) -> Result<(), Refusal> {
         FileKind::Epoll if nests => Ok(()),
         FileKind::Epoll => no("an epoll of another user may hide files that block; --allow-nested allows it"),
         FileKind::Char => {
-            let (major, minor) = look.device;
+            // Where devices can't be told apart the kernel decides.
+            let Some((major, minor)) = look.device else { return Ok(()) };
             let known = |(m, n): &(u32, Option<u32>)| *m == major && n.is_none_or(|n| n == minor);
             if DEVICES.iter().any(known) {
                 return Ok(());

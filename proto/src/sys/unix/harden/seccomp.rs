@@ -1,10 +1,10 @@
-//! Which system calls are given up, and the filter that does it.
+//! Which system calls a daemon gives up, and the filter that does it.
 //!
 //! Source: seccomp(2).
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
 use std::collections::BTreeMap;
-use std::error::Error;
+use std::io;
 
 /// Calls that evd never makes after its start, and that somebody who took it over would.
 const DENIED: &[libc::c_long] = &[
@@ -86,13 +86,18 @@ const X32: (i64, &[i64]) = (
     ],
 );
 
-/// Denies them to all threads of the process. How many they are.
-pub(super) fn apply() -> Result<usize, Box<dyn Error>> {
-    seccompiler::apply_filter_all_threads(&filter()?)?;
+/// Denies system calls that a daemon never makes once it runs to all threads of the process, and those to come: they fail with `EPERM`. A call by the table of
+/// another architecture ends the process. Returns how many calls are denied.
+///
+/// # Errors
+/// What the kernel refused: one without filters, or somebody who forbids them; [`io::ErrorKind::Unsupported`] on other systems and architectures.
+pub fn deny_calls() -> io::Result<usize> {
+    let filter = filter().map_err(io::Error::other)?;
+    seccompiler::apply_filter_all_threads(&filter).map_err(io::Error::other)?;
     Ok(DENIED.len())
 }
 
-fn filter() -> Result<BpfProgram, Box<dyn Error>> {
+fn filter() -> Result<BpfProgram, seccompiler::Error> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     Ok(SeccompFilter::new(denied(), SeccompAction::Allow, refuse, arch)?.try_into()?)
