@@ -11,8 +11,9 @@
 use super::table::Table;
 use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError, cvt, timespec};
 use evd_proto::What;
+use evd_proto::sys::FdNumber;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 /// As libevent's.
@@ -84,6 +85,13 @@ impl Backend for Poll {
         }
     }
 
+    fn rest(&mut self, fd: BorrowedFd<'_>, _spent: bool) {
+        if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
+            self.table.rest(at);
+            self.write(at);
+        }
+    }
+
     fn mute(&mut self, fd: BorrowedFd<'_>, _token: u64, _interest: Interest) {
         if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
             self.table.pause(at);
@@ -98,6 +106,9 @@ impl Backend for Poll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
+        while let Some(number) = self.table.next_resting() {
+            self.unwatch(FdNumber(number).as_fd());
+        }
         let spec = timeout.map(timespec);
         let at = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         let (fds, len) = (self.fds.as_mut_ptr(), self.fds.len());
