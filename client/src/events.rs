@@ -44,6 +44,9 @@ impl State {
     /// `event_free`, without the memory of the user.
     pub fn free_event(&mut self, id: u32) {
         self.take_off(id);
+        if let Source::Fd(fd) = self.slot(id).source {
+            self.forget_fd(fd);
+        }
         self.events.remove(id as usize);
         self.forget_aside(id);
         self.park.forget_timer(id);
@@ -97,6 +100,8 @@ impl State {
             let slot = self.slot(id);
             if slot.is(Bits::ACTIVE) && slot.res.contains(What::TIMEOUT) {
                 self.deactivate(id);
+                // If its fd was reported as well, it is to be again.
+                self.rearm(self.slot(id).watch);
             }
             self.start_timer(id, now, nanos);
         }
