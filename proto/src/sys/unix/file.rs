@@ -1,6 +1,6 @@
 //! What an fd refers to, limits on fds, and numbers that are reserved for life.
 
-use super::{cvt, fresh, system};
+use super::{Generation, cvt, fresh, generation, system};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -321,7 +321,10 @@ pub fn restrict_file_mode(path: &Path, mode: u32, gid: Option<u32>) -> io::Resul
 
 /// An exclusive lock on a file, held for as long as this lives; the kernel drops it with the process.
 #[derive(Debug)]
-pub struct FileLock(#[allow(dead_code)] File);
+pub struct FileLock {
+    file: File,
+    taken: Generation,
+}
 
 impl FileLock {
     /// Takes the lock of `path`, which is made if it is not there. `Ok(None)`: somebody else has it.
@@ -341,9 +344,18 @@ impl FileLock {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(path)?;
         match system::lock(&file) {
-            Ok(()) => Ok(Some(FileLock(file))),
+            Ok(()) => Ok(Some(FileLock { file, taken: generation() })),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Said, and not left to the close: a child that was forked meanwhile may have the file open for long, and the lock with it. In that child it is the parent's.
+        if generation() == self.taken {
+            system::unlock(&self.file);
         }
     }
 }
@@ -388,5 +400,40 @@ mod tests {
         let mut buf = [0; 1];
         assert_eq!(std::io::Read::read(&mut &b, &mut buf).unwrap(), 0, "the peer sees the end");
         assert_eq!(slot.place(b.as_fd()).unwrap().as_raw_fd(), n);
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_owner_whatever_forked_children_keep_open() {
+        let path = std::env::temp_dir().join(format!("evd-lock-{}", std::process::id()));
+        let lock = FileLock::take(&path).unwrap().unwrap();
+        let lock = forked(lock, true);
+        assert!(
+            FileLock::take(&path).unwrap().is_none(),
+            "a child that lets go of it takes nothing from its parent"
+        );
+        drop(forked(lock, false));
+        assert!(FileLock::take(&path).unwrap().is_some());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// Forks a child that lets go of the lock or keeps its file open, for two seconds at most.
+    fn forked(lock: FileLock, lets_go: bool) -> FileLock {
+        let (done, told) = pipe().unwrap();
+        // SAFETY: the child only calls flock, close, alarm and pause, and ends without running destructors.
+        if unsafe { libc::fork() } == 0 {
+            if lets_go {
+                drop(lock);
+            }
+            drop((done, told));
+            // SAFETY: takes a number.
+            unsafe { libc::alarm(2) };
+            // SAFETY: takes nothing; the signal of the alarm ends the process.
+            unsafe { libc::pause() };
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(0) };
+        }
+        drop(told);
+        assert_eq!(std::io::Read::read(&mut File::from(done), &mut [0]).unwrap(), 0);
+        lock
     }
 }

@@ -106,6 +106,9 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     }
 }
 
+/// Nothing to do: the lock is the process's own, and ends when the file is closed.
+pub(super) fn unlock(_file: &File) {}
+
 /// The process: nobody asks for a thread's state here.
 pub(super) fn thread_id() -> i32 {
     std::process::id() as i32
