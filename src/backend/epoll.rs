@@ -325,8 +325,22 @@ fn events_of(interest: Interest) -> u32 {
     bits as u32
 }
 
-/// libevent's mapping, except that CLOSED is not lost beside an error: a reset connection wakes a watch of CLOSED alone, where libevent spins.
+/// What is usual is READ, WRITE or both.
+#[inline]
 fn ready_of(bits: u32) -> What {
+    const USUAL: u32 = (libc::EPOLLIN | libc::EPOLLOUT) as u32;
+    if bits & !USUAL != 0 {
+        return ready_with_more(bits);
+    }
+    let mut what = What::empty();
+    what.set(What::READ, bits & libc::EPOLLIN as u32 != 0);
+    what.set(What::WRITE, bits & libc::EPOLLOUT as u32 != 0);
+    what
+}
+
+/// libevent's mapping, except that CLOSED is not lost beside an error: a reset connection wakes a watch of CLOSED alone, where libevent spins.
+#[cold]
+fn ready_with_more(bits: u32) -> What {
     let has = |bit: libc::c_int| bits & bit as u32 != 0;
     let mut what = What::empty();
     if has(libc::EPOLLERR) || (has(libc::EPOLLHUP) && !has(libc::EPOLLRDHUP)) {
