@@ -4,10 +4,13 @@ mod accounts;
 mod clock;
 mod file;
 mod fork;
+mod notify;
+mod parcel;
 mod poll;
 mod process;
 mod signals;
 mod socket;
+mod spawn;
 mod timer;
 mod wake;
 
@@ -18,6 +21,8 @@ pub use file::{
     open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
+pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
+pub use parcel::{enlarge_send_buffer, memfd, peek_from_start, peek_next};
 pub use poll::{PollFd, poll};
 pub use process::{
     ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
@@ -30,6 +35,7 @@ pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups, recv,
     send, socketpair,
 };
+pub use spawn::{Exit, Running, spawn_with_fds};
 pub use timer::{TimerClock, TimerFd};
 pub use wake::Wake;
 
