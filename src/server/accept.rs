@@ -4,6 +4,7 @@ use super::mail::lock;
 use super::registry::Shared;
 use super::reject::Reject;
 use super::service::Service;
+use super::starts::{LIVES, Starts};
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
 use evd_proto::What;
@@ -23,6 +24,8 @@ const OUT_OF_FDS: &str = "evd is out of file descriptors; try later";
 const MOST: usize = 64;
 /// How long workers that do not end are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The timer of [`Acceptor::settles`].
+const SETTLED: u64 = 1;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 /// The acceptor.
@@ -34,6 +37,8 @@ pub(super) struct Acceptor {
     /// Given up to have an fd for saying that there are none.
     spare: Option<OwnedFd>,
     service: Service,
+    /// Emptied when evd has read what it inherited and goes on.
+    starts: Option<Starts>,
     is_paused: bool,
     /// A connection with this number or a greater one is turned away: the rest is for the fds that those who are here already pass.
     most: RawFd,
@@ -55,7 +60,23 @@ impl Acceptor {
         let most = sys::most_open_files();
         let most = most - (most / 4).min(RESERVE);
         let reject = Reject::default();
-        Ok(Acceptor { base, listener, shared, reject, spare, service, is_paused: false, most })
+        Ok(Acceptor { base, listener, shared, reject, spare, service, starts: None, is_paused: false, most })
+    }
+
+    /// Counts this start as a good one a moment after all that was inherited is read.
+    pub fn settles(&mut self, starts: Starts) {
+        self.starts = Some(starts);
+        let at = self.base.refresh_now().saturating_add(LIVES);
+        self.base.set_timer(None, at, SETTLED);
+    }
+
+    fn settled(&mut self) {
+        let Some(starts) = self.starts.take() else { return };
+        if self.shared.holds.is_settled() {
+            starts.forget();
+        } else {
+            self.settles(starts);
+        }
     }
 
     /// Accepts until evd is told to stop; then ends all sessions. Failures of the wait go to `failed`.
@@ -72,6 +93,7 @@ impl Acceptor {
             for act in acts.drain(..) {
                 match act {
                     Activation::Ready { .. } => self.accept(),
+                    Activation::Timer { token: SETTLED, .. } => self.settled(),
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);

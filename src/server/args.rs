@@ -3,7 +3,7 @@
 use super::access::ids;
 use super::builder::Daemon;
 use super::error::Error;
-use super::log;
+use super::{keeper, log};
 use clap::{Parser, ValueEnum};
 use evd_proto::path;
 use std::ffi::OsString;
@@ -43,6 +43,12 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers_per_uid: u16,
+    /// Keep the socket and what is held over evd's own end, without a service manager
+    ///
+    /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies. SIGTERM to it ends both, and then
+    /// what is held goes.
+    #[arg(long)]
+    pub keeper: bool,
     /// How much to log to stderr
     #[arg(long, value_name = "LEVEL", env = "EVD_LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
@@ -59,7 +65,7 @@ pub fn main() -> ExitCode {
         Level::Trace => ::log::LevelFilter::Trace,
     });
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
             ExitCode::from(e.exit_code())
@@ -67,7 +73,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<(), Error> {
+fn run(args: Args) -> Result<ExitCode, Error> {
     let mut builder = Daemon::builder().workers_per_uid(usize::from(args.workers_per_uid));
     for uid in ids(&args.allow_uid.join(","), "user", evd_proto::sys::user_id)? {
         builder = builder.allow_uid(uid);
@@ -80,7 +86,7 @@ fn run(args: Args) -> Result<(), Error> {
         Some(path) => builder.socket(path),
         None => builder.default_socket(path::socket_path()),
     };
-    builder.run()
+    if args.keeper { keeper::run(&builder) } else { builder.run().map(|()| ExitCode::SUCCESS) }
 }
 
 #[cfg(test)]

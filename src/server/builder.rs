@@ -3,9 +3,13 @@
 use super::accept::Acceptor;
 use super::access::Access;
 use super::error::Error;
+use super::holds::Holds;
 use super::mail::lock;
+use super::parcel::Left;
 use super::registry::{Shared, no_base};
-use super::service::{self, Service};
+use super::service::{self, Passed, Service};
+use super::starts::{Starts, Trust};
+use super::store::Store;
 use crate::base::{Base, Config};
 use evd_proto::path::socket_path;
 use evd_proto::sys::{self, Listener};
@@ -74,7 +78,7 @@ impl Builder {
     pub fn spawn(self) -> Result<Daemon, Error> {
         let (base, listener) = (new_base()?, self.listen()?);
         let socket = self.path();
-        let (acceptor, shared) = self.acceptor(base, listener, Service::default())?;
+        let (acceptor, shared) = self.acceptor(base, listener, Service::default(), Holds::default())?;
         let failed = Arc::new(Mutex::new(None));
         let of = Arc::clone(&failed);
         let thread = std::thread::Builder::new().name("evd".to_owned()).spawn(move || acceptor.run(&of));
@@ -95,14 +99,32 @@ impl Builder {
         for signo in [libc::SIGTERM, libc::SIGINT] {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
         }
-        let passed = service::passed_listener().map_err(Error::Passed)?;
-        let by = match &passed {
+        let Passed { listener, parcels, starts, stale } = service::passed().map_err(Error::Passed)?;
+        let by = match &listener {
             Some(_) => "the socket from the service manager".to_owned(),
             None => self.path().display().to_string(),
         };
-        let listener = passed.map_or_else(|| self.listen(), Ok)?;
-        let service = Service::from_environment();
-        let (acceptor, _) = self.acceptor(base, listener, service)?;
+        let listener = listener.map_or_else(|| self.listen(), Ok)?;
+        let mut service = Service::from_environment();
+        let store = Store::find();
+        let (starts, trust) = match &store {
+            Ok(store) => {
+                stale.iter().for_each(|name| store.remove_later(name));
+                Starts::count(starts, store)
+            }
+            Err(_) => (Starts::default(), Trust::All),
+        };
+        let holds = Holds::new(store);
+        if let Some(why) = holds.why_mortal() {
+            log::info!("holds do not survive evd: {why}");
+            service.are_mortal(why);
+        }
+        let inherited = inherit(&holds, parcels, trust);
+        let (mut acceptor, shared) = self.acceptor(base, listener, service, holds)?;
+        inherited.into_iter().for_each(|uid| shared.inherit(uid));
+        if shared.holds.why_mortal().is_none() {
+            acceptor.settles(starts);
+        }
         let (limit, _) = sys::open_files();
         log::info!(
             "evd {} serves {by}; {}, at most {limit} open files",
@@ -117,7 +139,8 @@ impl Builder {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it is.
+    pub(super) fn path(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(socket_path)
     }
 
@@ -125,7 +148,8 @@ impl Builder {
         Access::new(self.uids.clone(), self.gids.clone())
     }
 
-    fn listen(&self) -> Result<Listener, Error> {
+    /// Makes the listening socket.
+    pub(super) fn listen(&self) -> Result<Listener, Error> {
         let path = self.path();
         let (mode, gid) = self.access().socket_mode();
         if self.is_default || self.socket.is_none() {
@@ -142,13 +166,31 @@ impl Builder {
         mut base: Base,
         listener: Listener,
         service: Service,
+        holds: Holds,
     ) -> Result<(Acceptor, Arc<Shared>), Error> {
         let waker = base.waker().map_err(Error::os("make a mailbox"))?;
-        let shared = Arc::new(Shared::new(self.access(), self.workers_per_uid, waker));
+        let shared = Arc::new(Shared::new(self.access(), self.workers_per_uid, waker, holds));
         shared.reports_sessions.store(service.is_there(), std::sync::atomic::Ordering::Relaxed);
         let acceptor = Acceptor::new(base, listener, Arc::clone(&shared), service);
         Ok((acceptor.map_err(Error::os("watch the listening socket"))?, shared))
     }
+}
+
+/// Gives the parcels of an earlier evd to `holds`, but for those that may be why it was started so often. Returns whose they are.
+fn inherit(holds: &Holds, parcels: Vec<Left>, trust: Trust) -> Vec<u32> {
+    let newest = parcels.iter().map(|p| p.generation).max();
+    match trust {
+        Trust::All => {}
+        Trust::AllButNewest => {
+            log::error!("evd was started too often: it goes on WITHOUT the newest held fds")
+        }
+        Trust::Nothing => log::error!("evd was started too often: it goes on WITHOUT any held fds"),
+    }
+    holds.inherit(parcels, |left| match trust {
+        Trust::All => false,
+        Trust::AllButNewest => Some(left.generation) == newest,
+        Trust::Nothing => true,
+    })
 }
 
 fn new_base() -> Result<Base, Error> {

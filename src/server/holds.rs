@@ -1,40 +1,35 @@
-//! Held fds: kept by name for whoever of the same user takes them, beyond their owner's life.
+//! Held fds: kept by name for whoever of the same user takes them, beyond their owner's life, and beyond evd's where a service manager stores them.
 //!
-//! A hold that somebody takes stays until he says that it arrived; a taker who dies before leaves it held. Fds are handed back to the caller to be closed:
-//! that can block, and so must happen in the user's worker and never under the lock.
+//! A hold that somebody takes stays until he says that it arrived; a taker who dies before leaves it held. Each user's holds have a lock of their own, and only
+//! workers of the user take it: what blocks under it (closing a hostile file, a slow service manager) is the user's own affair. How many there are is also in
+//! numbers that anybody may read.
+//!
+//! With a store (see `store`, `parcel`) a hold is acknowledged when it would survive a kill. What is let go is first written down as gone, and really closed
+//! when the parcel is made anew, some milliseconds later: once for all that was let go meanwhile.
 
+use super::book::{Book, Given, Giver, Held};
 use super::mail::lock;
+use super::parcel::Left;
+use super::store::Store;
 use evd_proto::What;
 use evd_proto::name::printable;
 use evd_proto::reply::{Code, HoldInfo};
-use evd_proto::sys::{self, FileKind, PollFd};
-use std::collections::{BTreeMap, HashMap};
+use evd_proto::sys::{self, PollFd};
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::ops::Bound;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Held fds of one user, at most.
-const MOST: usize = 1024;
+/// Held fds of one user, at most, if evd may open enough.
+const MOST: usize = 16_384;
+/// Bytes of attachments of one user, and of all.
+const MOST_BYTES: usize = 16 << 20;
+const MOST_BYTES_IN_ALL: usize = 128 << 20;
 /// Holds in one page of a list: each is at most 250 bytes.
 const PAGE: usize = 200;
-
-/// One held fd.
-pub(super) struct Held {
-    pub number: u64,
-    pub fd: Arc<OwnedFd>,
-    kind: FileKind,
-    ino: u64,
-    attachment: Vec<u8>,
-    since: u64,
-    /// When it is let go, in nanoseconds; 0: never.
-    pub expires: u64,
-    pid: i32,
-    giver: String,
-    taking: Option<u64>,
-}
-
 /// Why something about a hold is refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -45,174 +40,347 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn new(code: Code, text: String) -> Refusal {
+    pub fn new(code: Code, text: String) -> Refusal {
         Refusal { code, limit: 0, value: 0, text }
+    }
+
+    fn limit(limit: usize, value: usize, text: String) -> Refusal {
+        Refusal { code: Code::Limit, limit: limit as u64, value: value as u64, text }
     }
 
     fn unknown(name: &str) -> Refusal {
         Refusal::new(Code::Unknown, format!("nothing is held under the name {:?}", printable(name)))
     }
-}
 
-/// What is given to a taker.
-pub(super) struct Given {
-    /// 0: it stays held.
-    pub number: u64,
-    pub fd: Arc<OwnedFd>,
-    pub attachment: Vec<u8>,
-    /// Nanoseconds left; 0: no limit.
-    pub left: u64,
+    /// It could not be made to outlive evd.
+    fn not_stored(e: &io::Error) -> Refusal {
+        if e.raw_os_error() == Some(sys::TOO_MANY_IN_FLIGHT) {
+            let (limit, _) = sys::open_files();
+            let text = format!("evd has too many fds on their way to be held, at most {limit} may be");
+            return Refusal { code: Code::OutOfFds, limit, value: 0, text };
+        }
+        let value = e.raw_os_error().unwrap_or(0) as u64;
+        let text = format!("it can't be stored so that it would survive evd: {e}");
+        Refusal { code: Code::System, limit: 0, value, text }
+    }
 }
 
 /// What is to be held.
 pub(super) struct Gift {
+    pub name: String,
     pub fd: OwnedFd,
     pub attachment: Vec<u8>,
     /// Nanoseconds; 0: for ever.
     pub ttl: u64,
-    pub replace: bool,
-    pub pid: i32,
-    pub giver: String,
 }
 
 /// All held fds, by user and name.
-#[derive(Default)]
 pub(super) struct Holds {
-    tables: Mutex<HashMap<u32, BTreeMap<String, Held>>>,
+    shelves: Mutex<HashMap<u32, Arc<Shelf>>>,
     last: AtomicU64,
+    store: Result<Store, &'static str>,
+    /// Held fds of all users, and bytes of their attachments.
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    most: usize,
+    most_in_all: usize,
+    /// Users whose holds of an earlier evd are not here yet.
+    unread: AtomicUsize,
+}
+
+/// The holds of one user.
+#[derive(Default)]
+struct Shelf {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    book: Mutex<Book>,
+}
+
+impl Default for Holds {
+    fn default() -> Holds {
+        Holds::new(Err("this evd has no service manager"))
+    }
 }
 
 impl Holds {
-    /// Keeps an fd. Returns its number, when it expires (0: never), and what it replaced, to be closed.
-    pub fn put(&self, uid: u32, name: &str, gift: Gift) -> Result<(u64, u64, Option<Held>), Refusal> {
-        let file = sys::identify(gift.fd.as_fd());
-        let (kind, ino) = file.map_or((FileKind::Other, 0), |f| (f.kind, f.ino));
+    /// Nothing is held yet. `store`: where parcels go, or why there is no such place.
+    pub fn new(store: Result<Store, &'static str>) -> Holds {
+        let (open_files, _) = sys::open_files();
+        // While a parcel is made anew all of its fds are in flight twice, and open.
+        let share = usize::try_from(open_files / 8 * 3).unwrap_or(usize::MAX).max(1);
+        Holds {
+            shelves: Mutex::default(),
+            // Of another evd's numbers none must be mistaken for one of ours.
+            last: AtomicU64::new(sys::monotonic_ns()),
+            store,
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            most: share.min(MOST),
+            most_in_all: share,
+            unread: AtomicUsize::new(0),
+        }
+    }
+
+    /// Why holds do not survive evd; `None`: they do.
+    pub fn why_mortal(&self) -> Option<&'static str> {
+        self.store.as_ref().err().copied()
+    }
+
+    /// Takes over what an earlier evd has left in the store: it is read with the first thing that a worker of the user does about holds. Returns the users.
+    /// `skip` says which parcels are not to be read: they are let go.
+    pub fn inherit(&self, left: Vec<Left>, skip: impl Fn(&Left) -> bool) -> Vec<u32> {
+        let mut uids = BTreeSet::new();
+        for one in left {
+            uids.insert(one.uid);
+            let shelf = self.shelf(one.uid);
+            let mut book = lock(&shelf.book);
+            let skip = skip(&one);
+            book.left.push((one, skip));
+            book.is_unread = true;
+        }
+        self.unread.store(uids.len(), Ordering::Release);
+        uids.into_iter().collect()
+    }
+
+    /// Whether there is nothing left to be read of what an earlier evd has left.
+    pub fn is_settled(&self) -> bool {
+        self.unread.load(Ordering::Acquire) == 0
+    }
+
+    fn shelf(&self, uid: u32) -> Arc<Shelf> {
+        Arc::clone(lock(&self.shelves).entry(uid).or_default())
+    }
+
+    /// Runs `act` on a user's book. What it removes is closed here.
+    fn with<T>(&self, uid: u32, act: impl FnOnce(&mut Book) -> T) -> T {
+        let shelf = self.shelf(uid);
+        let mut book = lock(&shelf.book);
+        if book.is_unread {
+            self.restore(uid, &mut book);
+        }
+        let result = act(&mut book);
+        // Others add up only numbers, and never wait for this lock.
+        let (count, bytes) = (book.table.len(), book.bytes);
+        let before = (shelf.count.swap(count, Ordering::Relaxed), shelf.bytes.swap(bytes, Ordering::Relaxed));
+        // Wraps where it becomes less.
+        self.count.fetch_add(count.wrapping_sub(before.0), Ordering::Relaxed);
+        self.bytes.fetch_add(bytes.wrapping_sub(before.1), Ordering::Relaxed);
+        result
+    }
+
+    /// Reads what an earlier evd has left. The newest parcel that can be read is the state; all of them leave the store once it is in a new one.
+    fn restore(&self, uid: u32, book: &mut Book) {
+        book.is_unread = false;
+        book.left.sort_by_key(|(l, _)| std::cmp::Reverse(l.generation));
+        let found = book.left.iter().filter(|(_, skip)| !skip).find_map(|(l, _)| l.unpack());
         let now = sys::monotonic_ns();
-        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let expires = if gift.ttl == 0 { 0 } else { now.saturating_add(gift.ttl) };
-        let held = Held {
-            number,
-            fd: Arc::new(gift.fd),
-            kind,
-            ino,
-            attachment: gift.attachment,
-            since: now,
-            expires,
-            pid: gift.pid,
-            giver: gift.giver,
-            taking: None,
-        };
-        // What is refused is dropped, and so closed, after the lock.
-        let refused;
-        {
-            let mut tables = lock(&self.tables);
-            let table = tables.entry(uid).or_default();
-            let exists = table.contains_key(name);
-            if exists && !gift.replace {
-                let text = format!("something is held under the name {:?} already", printable(name));
-                refused = (Refusal::new(Code::Exists, text), held);
-            } else if !exists && table.len() >= MOST {
-                let text = format!("{} fds are held for user {uid}, at most {MOST} may be", table.len());
-                let (limit, value) = (MOST as u64, table.len() as u64);
-                refused = (Refusal { code: Code::Limit, limit, value, text }, held);
-            } else {
-                return Ok((number, expires, table.insert(name.to_owned(), held)));
+        let (mut expired, mut last) = (0, 0);
+        for (record, fd) in found.into_iter().flatten() {
+            last = last.max(record.number);
+            if record.expires != 0 && record.expires <= now {
+                expired += 1;
+                continue;
+            }
+            let attachment = record.attachment.into();
+            let giver = Giver { pid: record.pid, name: record.giver };
+            let held = Held::new(record.number, fd, attachment, (record.since, record.expires), &giver);
+            drop(book.insert(record.name, held));
+        }
+        self.last.fetch_max(last, Ordering::Relaxed);
+        log::info!(
+            "user {uid} has {} held fds from an earlier evd, and {expired} that expired",
+            book.table.len()
+        );
+        if let Ok(store) = &self.store {
+            book.try_repack(uid, store);
+        }
+        self.unread.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Keeps fds, all or none, each by its own name.
+    ///
+    /// # Errors
+    /// A limit; a name that is taken, if it is not to be replaced; they can't be stored.
+    pub fn put(&self, uid: u32, gifts: Vec<Gift>, replace: bool, giver: &Giver) -> Result<(), Refusal> {
+        self.with(uid, |book| {
+            self.check(uid, book, &gifts, replace)?;
+            let now = sys::monotonic_ns();
+            let first = self.last.fetch_add(gifts.len() as u64, Ordering::Relaxed) + 1;
+            let new: Vec<(String, Held)> = (first..)
+                .zip(gifts)
+                .map(|(number, gift)| {
+                    let expires = if gift.ttl == 0 { 0 } else { now.saturating_add(gift.ttl) };
+                    let times = (now, expires);
+                    (gift.name, Held::new(number, gift.fd, gift.attachment.into(), times, giver))
+                })
+                .collect();
+            if let Ok(store) = &self.store {
+                book.add(uid, store, &new).map_err(|e| Refusal::not_stored(&e))?;
+            }
+            for (name, held) in new {
+                if book.insert(name, held).is_some() {
+                    book.soon(now);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn check(&self, uid: u32, book: &Book, gifts: &[Gift], replace: bool) -> Result<(), Refusal> {
+        let mut names = BTreeSet::new();
+        let (mut count, mut bytes, mut freed) = (book.table.len(), book.bytes, 0);
+        for gift in gifts {
+            if !names.insert(&gift.name) {
+                let text = format!("the name {:?} is twice in one request", printable(&gift.name));
+                return Err(Refusal::new(Code::BadRequest, text));
+            }
+            match book.table.get(&gift.name) {
+                Some(_) if !replace => {
+                    let text =
+                        format!("something is held under the name {:?} already", printable(&gift.name));
+                    return Err(Refusal::new(Code::Exists, text));
+                }
+                Some(old) => freed += old.attachment.len(),
+                None => count += 1,
+            }
+            bytes += gift.attachment.len();
+        }
+        let (held, more) = (book.table.len(), count - book.table.len());
+        let in_all = self.count.load(Ordering::Relaxed);
+        if more > 0 && count > self.most {
+            let most = self.most;
+            let text = format!("{held} fds are held for user {uid}, at most {most} may be");
+            return Err(Refusal::limit(most, held, text));
+        }
+        if more > 0 && in_all + more > self.most_in_all {
+            let most = self.most_in_all;
+            let text = format!("{in_all} fds are held for all users, at most {most} may be");
+            return Err(Refusal::limit(most, in_all, text));
+        }
+        let (held, wanted) = (book.bytes, bytes - freed);
+        if wanted > held && wanted > MOST_BYTES {
+            let text =
+                format!("{held} bytes are attached to holds of user {uid}, at most {MOST_BYTES} may be");
+            return Err(Refusal::limit(MOST_BYTES, held, text));
+        }
+        let all = self.bytes.load(Ordering::Relaxed);
+        if wanted > held && all + (wanted - held) > MOST_BYTES_IN_ALL {
+            let text =
+                format!("{all} bytes are attached to holds of all users, at most {MOST_BYTES_IN_ALL} may be");
+            return Err(Refusal::limit(MOST_BYTES_IN_ALL, all, text));
+        }
+        if let (Ok(store), None) = (&self.store, &book.parcel) {
+            // Two fds a user; while one is made anew, four; and the canary, and the count of crashes.
+            let users = lock(&self.shelves).len();
+            let most = (store.most() / 2).saturating_sub(3);
+            if users > most {
+                let text = format!("{users} users hold fds, and the service manager stores those of {most}");
+                return Err(Refusal::limit(most, users, text));
             }
         }
-        Err(refused.0)
+        Ok(())
     }
 
     /// Gives a held fd to a session. Unless it is a copy, it is marked as being taken until [`Holds::taken`] or [`Holds::left`].
     pub fn take(&self, uid: u32, name: &str, session: u64, keep: bool) -> Result<Given, Refusal> {
-        let mut tables = lock(&self.tables);
-        let held = tables.get_mut(&uid).and_then(|t| t.get_mut(name));
-        let held = held.ok_or_else(|| Refusal::unknown(name))?;
-        if !keep {
-            if held.taking.is_some() {
-                let text = format!("somebody is just taking {:?}; try again", printable(name));
-                return Err(Refusal::new(Code::Busy, text));
+        self.with(uid, |book| {
+            let held = book.table.get_mut(name).ok_or_else(|| Refusal::unknown(name))?;
+            if !keep {
+                if held.taking.is_some() {
+                    let text = format!("somebody is just taking {:?}; try again", printable(name));
+                    return Err(Refusal::new(Code::Busy, text));
+                }
+                held.taking = Some(session);
             }
-            held.taking = Some(session);
-        }
-        let left = match held.expires {
-            0 => 0,
-            at => at.saturating_sub(sys::monotonic_ns()).max(1),
-        };
-        let number = if keep { 0 } else { held.number };
-        Ok(Given { number, fd: Arc::clone(&held.fd), attachment: held.attachment.clone(), left })
+            Ok(held.give(keep))
+        })
     }
 
-    /// The taker has it: it is no longer held. Returned to be closed.
-    pub fn taken(&self, uid: u32, number: u64, session: u64) -> Option<Held> {
-        self.remove(uid, |h| h.number == number && h.taking == Some(session))
-    }
-
-    /// Its time has come. Returned to be closed.
-    pub fn expired(&self, uid: u32, number: u64) -> Option<Held> {
-        self.remove(uid, |h| h.number == number)
-    }
-
-    fn remove(&self, uid: u32, which: impl Fn(&Held) -> bool) -> Option<Held> {
-        let mut tables = lock(&self.tables);
-        let table = tables.get_mut(&uid)?;
-        let name = table.iter().find(|(_, h)| which(h))?.0.clone();
-        let held = table.remove(&name);
-        if table.is_empty() {
-            tables.remove(&uid);
-        }
-        held
+    /// The takers have these: they are no longer held. One that its session has lost meanwhile counts, unless somebody else is taking it: who has outlived evd
+    /// says again what he has. Returns whether all of them were held.
+    pub fn taken(&self, uid: u32, numbers: &[u64], session: u64) -> bool {
+        self.with(uid, |book| {
+            let mut names: Vec<String> = Vec::with_capacity(numbers.len());
+            for number in numbers {
+                let Some(name) = book.names.get(number) else { continue };
+                if book.table.get(name).is_some_and(|h| h.taking.is_none_or(|s| s == session)) {
+                    names.push(name.clone());
+                }
+            }
+            book.let_go(&names);
+            names.len() == numbers.len()
+        })
     }
 
     /// The session will not say any more that something arrived; `number`: only this hold.
     pub fn left(&self, uid: u32, session: u64, number: Option<u64>) {
-        let mut tables = lock(&self.tables);
-        for held in tables.get_mut(&uid).into_iter().flat_map(BTreeMap::values_mut) {
-            if held.taking == Some(session) && number.is_none_or(|n| n == held.number) {
-                held.taking = None;
+        self.with(uid, |book| {
+            for held in book.table.values_mut() {
+                if held.taking == Some(session) && number.is_none_or(|n| n == held.number) {
+                    held.taking = None;
+                }
             }
-        }
+        });
     }
 
-    /// Lets a hold go. Returned to be closed.
-    pub fn drop(&self, uid: u32, name: &str) -> Result<Held, Refusal> {
-        let mut tables = lock(&self.tables);
-        let held = tables.get_mut(&uid).and_then(|t| t.remove(name));
-        held.ok_or_else(|| Refusal::unknown(name))
+    /// Lets a hold go.
+    pub fn drop(&self, uid: u32, name: &str) -> Result<(), Refusal> {
+        self.with(uid, |book| {
+            if !book.table.contains_key(name) {
+                return Err(Refusal::unknown(name));
+            }
+            book.let_go(&[name.to_owned()]);
+            Ok(())
+        })
+    }
+
+    /// When [`Holds::sweep`] has something to do for a user.
+    pub fn next_due(&self, uid: u32) -> Option<u64> {
+        self.with(uid, |book| {
+            let expires = book.times.first().map(|(at, _)| *at);
+            [expires, book.dirty].into_iter().flatten().min()
+        })
+    }
+
+    /// Lets go what has expired by `now`, and makes the parcel anew if it is time.
+    pub fn sweep(&self, uid: u32, now: u64) {
+        self.with(uid, |book| {
+            let due = book.times.iter().take_while(|(at, _)| *at <= now);
+            let names: Vec<String> = due.filter_map(|(_, n)| book.names.get(n).cloned()).collect();
+            if !names.is_empty() {
+                log::debug!("{} held fds of user {uid} have expired", names.len());
+                book.let_go(&names);
+            }
+            match &self.store {
+                Ok(store) if book.dirty.is_some_and(|at| at <= now) => book.try_repack(uid, store),
+                _ => {}
+            }
+        });
     }
 
     /// How many are held for one user, or for all.
     pub fn count(&self, uid: Option<u32>) -> u32 {
-        let tables = lock(&self.tables);
-        match uid {
-            Some(uid) => tables.get(&uid).map_or(0, BTreeMap::len) as u32,
-            None => tables.values().map(|t| t.len() as u32).sum(),
-        }
+        let count = match uid {
+            Some(uid) => lock(&self.shelves).get(&uid).map_or(0, |s| s.count.load(Ordering::Relaxed)),
+            None => self.count.load(Ordering::Relaxed),
+        };
+        count as u32
     }
 
     /// A page of what is held for a user, by name, and whether there is more. Looks whether each is ready.
     pub fn list(&self, uid: u32, after: &str) -> (Vec<HoldInfo>, bool) {
         let now = sys::monotonic_ns();
         let (mut infos, mut fds, mut more) = (Vec::new(), Vec::new(), false);
-        if let Some(table) = lock(&self.tables).get(&uid) {
-            for (name, h) in table.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)) {
+        self.with(uid, |book| {
+            for (name, h) in book.table.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)) {
                 if infos.len() == PAGE {
                     more = true;
                     break;
                 }
                 fds.push(Arc::clone(&h.fd));
-                infos.push(HoldInfo {
-                    name: name.clone(),
-                    kind: h.kind,
-                    ino: h.ino,
-                    ready: What::empty(),
-                    attachment: h.attachment.len() as u32,
-                    age: now.saturating_sub(h.since),
-                    left: if h.expires == 0 { 0 } else { h.expires.saturating_sub(now).max(1) },
-                    pid: h.pid,
-                    giver: h.giver.clone(),
-                });
+                infos.push(h.info(name, now));
             }
-        }
+        });
         let mut look: Vec<PollFd> = fds.iter().map(|fd| PollFd::new(fd.as_raw_fd(), What::IO)).collect();
         if sys::poll(&mut look, Some(Duration::ZERO)).is_ok() {
             for (info, seen) in infos.iter_mut().zip(&look) {
@@ -227,35 +395,37 @@ impl Holds {
 mod tests {
     use super::*;
 
-    fn gift(replace: bool) -> Gift {
+    fn put(holds: &Holds, name: &str, replace: bool) -> Result<(), Refusal> {
         let fd = sys::reserve_fd().unwrap();
-        Gift { fd, attachment: vec![1, 2], ttl: 0, replace, pid: 1, giver: "test".into() }
+        let gift = Gift { name: name.into(), fd, attachment: vec![1, 2], ttl: 0 };
+        holds.put(1, vec![gift], replace, &Giver { pid: 1, name: "test".into() })
     }
 
     #[test]
     fn a_hold_stays_until_its_taker_says_that_it_came() {
         let holds = Holds::default();
-        let (number, ..) = holds.put(1, "a", gift(false)).unwrap();
-        assert_eq!(holds.put(1, "a", gift(false)).map(drop).unwrap_err().code, Code::Exists);
+        put(&holds, "a", false).unwrap();
+        assert_eq!(put(&holds, "a", false).unwrap_err().code, Code::Exists);
         assert_eq!(holds.take(2, "a", 9, false).map(drop).unwrap_err().code, Code::Unknown);
-        assert_eq!(holds.take(1, "a", 7, false).unwrap().number, number);
+        let number = holds.take(1, "a", 7, false).unwrap().number;
         assert_eq!(holds.take(1, "a", 8, false).map(drop).unwrap_err().code, Code::Busy);
         assert_eq!(holds.take(1, "a", 8, true).unwrap().number, 0);
         holds.left(1, 7, None);
-        assert_eq!(holds.take(1, "a", 8, false).unwrap().attachment, [1, 2]);
-        assert!(holds.taken(1, number, 7).is_none(), "it is not his any more");
-        assert!(holds.taken(1, number, 8).is_some());
+        assert_eq!(holds.take(1, "a", 8, false).unwrap().attachment[..], [1, 2]);
+        assert!(!holds.taken(1, &[number], 7), "it is not his any more");
+        assert!(holds.taken(1, &[number], 8));
         assert_eq!((holds.count(Some(1)), holds.count(None)), (0, 0));
     }
 
     #[test]
     fn lists_go_on_after_a_name_and_limits_hold() {
-        let holds = Holds::default();
-        for i in 0..MOST {
-            holds.put(1, &format!("n{i:04}"), gift(false)).unwrap();
+        let holds = Holds { most: 600, ..Holds::default() };
+        for i in 0..600 {
+            put(&holds, &format!("n{i:04}"), false).unwrap();
         }
-        assert_eq!(holds.put(1, "x", gift(true)).map(drop).unwrap_err().code, Code::Limit);
-        assert!(holds.put(1, "n0003", gift(true)).unwrap().2.is_some());
+        let why = put(&holds, "x", true).unwrap_err();
+        assert_eq!((why.code, why.limit, why.value), (Code::Limit, 600, 600));
+        put(&holds, "n0003", true).unwrap();
         let (mut all, mut after) = (0, String::new());
         loop {
             let (page, more) = holds.list(1, &after);
@@ -265,7 +435,8 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(all, MOST);
+        assert_eq!((all, holds.count(None)), (600, 600));
         assert!(holds.drop(1, "n0003").is_ok() && holds.drop(1, "n0003").is_err());
+        assert_eq!((holds.count(Some(1)), holds.count(None)), (599, 599));
     }
 }

@@ -4,25 +4,32 @@
 //! others, so whatever a client does to block its worker stays with that user. Names and held fds are tables that the workers share. Nothing here runs
 //! by the clock: an evd with nothing to do makes no system calls.
 //!
-//! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables), `registry` (who is there), `worker` with `wishes`, `tickets` and
-//! `follow` (the work), `accept` and `reject` (who comes in), `builder` (the whole).
+//! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables; `book`, `parcel`, `records`, `store` and `starts` keep held fds beyond
+//! evd's own end), `registry` (who is there), `worker` with `wishes`, `tickets` and
+//! `follow` (the work), `accept` and `reject` (who comes in), `builder` (the whole); beside it `keeper`, the parent of an evd that has no service manager.
 #![forbid(unsafe_code)]
 
 mod accept;
 mod access;
 pub mod args;
+mod book;
 mod builder;
 mod deadlines;
 mod error;
 mod follow;
 mod holds;
+mod keeper;
 mod log;
 mod mail;
 mod names;
+mod parcel;
+mod records;
 mod registry;
 mod reject;
 mod service;
+mod starts;
 mod status;
+mod store;
 mod tickets;
 mod wishes;
 mod worker;

@@ -82,7 +82,7 @@ struct Following {
 }
 
 impl Shared {
-    pub fn new(access: Access, workers_per_uid: usize, acceptor: Waker) -> Shared {
+    pub fn new(access: Access, workers_per_uid: usize, acceptor: Waker, holds: Holds) -> Shared {
         let (open_files, _) = sys::open_files();
         let share = usize::try_from(open_files / 8).unwrap_or(usize::MAX).max(1);
         let limits = Limits {
@@ -97,7 +97,7 @@ impl Shared {
             limits,
             started: sys::monotonic_ns(),
             names: Names::default(),
-            holds: Holds::default(),
+            holds,
             workers_per_uid: workers_per_uid.max(1),
             last_base: AtomicU64::new(0),
             registry: Mutex::default(),
@@ -140,6 +140,16 @@ impl Shared {
         // With the registry locked the worker can't end between being found and this.
         worker.post(Mail::Connection { socket, peer, since: sys::monotonic_ns() });
         Ok(())
+    }
+
+    /// Lets a worker of `uid` read what an earlier evd has left of it.
+    pub fn inherit(self: &Arc<Self>, uid: u32) {
+        let mut registry = lock(&self.registry);
+        match self.new_worker(&mut registry, uid) {
+            Ok(worker) => drop(worker.post(Mail::Inherited)),
+            // The first one that comes for it reads it.
+            Err(e) => log::warn!("no worker for the holds of user {uid}: {e}"),
+        }
     }
 
     fn new_worker(self: &Arc<Self>, registry: &mut Registry, uid: u32) -> io::Result<Arc<Handle>> {

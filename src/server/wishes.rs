@@ -1,7 +1,7 @@
 //! What a worker does for a session that the session can't do alone.
 
-use super::deadlines::Due;
-use super::holds::{Gift, Given, Refusal};
+use super::book::{Given, Giver};
+use super::holds::{Gift, Refusal};
 use super::mail::{Asker, Mail};
 use super::names::Subscriber;
 use super::registry::Follower;
@@ -27,28 +27,22 @@ impl Worker {
             Wish::Unsubscribe { id: sub, name } => self.shared.names.remove(self.me.uid, &name, id, sub),
             Wish::Trigger { serial, name } => self.trigger(id, serial, &name),
             Wish::Hold { serial, name, fd, attachment, ttl, replace } => {
-                let Some(session) = self.session(id) else { return };
-                let (pid, giver) = (session.who().peer.pid, session.who().name.clone());
-                self.hold(id, serial, &name, Gift { fd, attachment, ttl, replace, pid, giver });
+                self.hold(id, serial, vec![Gift { name, fd, attachment, ttl }], replace);
             }
             Wish::Take { serial, name, keep } => self.take(id, serial, &name, keep),
             Wish::Taken { hold } => {
-                // Closed here, in the worker of its user.
-                if let Some(held) = self.shared.holds.taken(self.me.uid, hold, id) {
-                    self.deadlines.remove(held.expires, Due::Hold(held.number));
-                }
+                self.shared.holds.taken(self.me.uid, &[hold], id);
+                self.plan_holds();
             }
             Wish::ListHolds { serial, after } => {
                 let (holds, more) = self.shared.holds.list(self.me.uid, &after);
                 self.reply(id, serial, &Holds { holds, more });
             }
-            Wish::DropHold { serial, name } => match self.shared.holds.drop(self.me.uid, &name) {
-                Ok(held) => {
-                    self.deadlines.remove(held.expires, Due::Hold(held.number));
-                    self.reply(id, serial, &Done {});
-                }
-                Err(e) => self.refuse(id, serial, e),
-            },
+            Wish::DropHold { serial, name } => {
+                let dropped = self.shared.holds.drop(self.me.uid, &name);
+                self.plan_holds();
+                self.done_or_refused(id, serial, dropped);
+            }
             Wish::Sync { serial } => self.reply(id, serial, &Done {}),
             Wish::Status { serial, after } => self.status(id, serial, after),
             Wish::Events { serial, base, from } => self.events(id, serial, &base, from),
@@ -103,18 +97,18 @@ impl Worker {
         Some(self.settle(session))
     }
 
-    fn hold(&mut self, id: u64, serial: u64, name: &str, gift: Gift) {
-        match self.shared.holds.put(self.me.uid, name, gift) {
-            Ok((number, expires, old)) => {
-                if let Some(old) = old {
-                    self.deadlines.remove(old.expires, Due::Hold(old.number));
-                }
-                if expires != 0 {
-                    self.deadlines.add(expires, Due::Hold(number));
-                }
-                self.reply(id, serial, &Done {});
-            }
-            Err(e) => self.refuse(id, serial, e),
+    fn hold(&mut self, id: u64, serial: u64, gifts: Vec<Gift>, replace: bool) {
+        let Some(session) = self.session(id) else { return };
+        let giver = Giver { pid: session.who().peer.pid, name: session.who().name.clone() };
+        let held = self.shared.holds.put(self.me.uid, gifts, replace, &giver);
+        self.plan_holds();
+        self.done_or_refused(id, serial, held);
+    }
+
+    fn done_or_refused(&mut self, id: u64, serial: u64, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.reply(id, serial, &Done {}),
+            Err(why) => self.refuse(id, serial, why),
         }
     }
 
@@ -125,7 +119,7 @@ impl Worker {
             Err(e) => return self.refuse(id, serial, e),
         };
         let Some(session) = self.session(id) else { return self.shared.holds.left(uid, id, Some(number)) };
-        let took = Took { hold: number, attachment, ttl: left };
+        let took = Took { hold: number, attachment: attachment.to_vec(), ttl: left };
         let why = match session.reply_with_fd(serial, &took, fd.as_fd()) {
             Ok(true) => return,
             Ok(false) => Refusal {

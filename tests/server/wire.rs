@@ -65,7 +65,7 @@ pub fn command(socket: &Path) -> Command {
     {
         c.env_remove(name);
     }
-    c.arg("--socket").arg(socket).args(["--log-level", "warn"]);
+    c.arg("--socket").arg(socket).env("EVD_LOG_LEVEL", "warn");
     c
 }
 
