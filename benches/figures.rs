@@ -67,7 +67,7 @@ fn run() -> Outcome {
         return Err(format!("there is no figure {unknown:?}; there are {}", names.join(", ")).into());
     }
     evd_proto::sys::raise_open_files()?;
-    let mut table = Table::default();
+    let mut table = Table::against("floor");
     for (name, about, measure) in FIGURES {
         if asked.is_empty() || asked.iter().any(|a| a == name) {
             table.chapter(name, about);

@@ -8,6 +8,8 @@ mod closing;
 mod crowd;
 #[path = "e2e/dying.rs"]
 mod dying;
+#[path = "e2e/embedded.rs"]
+mod embedded;
 #[path = "e2e/fake.rs"]
 mod fake;
 #[path = "e2e/forks.rs"]
@@ -28,12 +30,12 @@ mod numbers;
 #[allow(dead_code)]
 mod os;
 #[path = "e2e/parts.rs"]
-#[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod parts;
+#[path = "e2e/quotas.rs"]
+mod quotas;
 #[path = "e2e/refusals.rs"]
 mod refusals;
 #[path = "e2e/role.rs"]
-#[allow(dead_code, reason = "the tests that use the rest are to come")]
 mod role;
 #[path = "e2e/shortage.rs"]
 mod shortage;

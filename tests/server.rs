@@ -2,12 +2,18 @@
 //! wrong beside it notices nothing.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+#[path = "server/access.rs"]
+mod access;
 #[path = "server/bad.rs"]
 mod bad;
 #[path = "server/life.rs"]
 mod life;
+#[path = "server/quotas.rs"]
+mod quotas;
 #[path = "server/shared.rs"]
 mod shared;
+#[path = "server/users.rs"]
+mod users;
 #[path = "server/watches.rs"]
 mod watches;
 #[path = "server/wire.rs"]

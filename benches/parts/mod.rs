@@ -4,7 +4,7 @@ mod evd;
 mod place;
 mod process;
 mod stats;
-mod table;
+pub mod table;
 
 pub use self::evd::{Evd, slept};
 pub use place::{Placement, on_core, placements};

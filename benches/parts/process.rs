@@ -161,12 +161,18 @@ pub struct Process {
 impl Process {
     /// Starts this program in a role, on one core, with the evd at `socket` if it needs one.
     pub fn start(role: &str, core: usize, socket: Option<&Path>) -> Result<Process, Box<dyn Error>> {
-        let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.env(ROLE, role).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.env(ROLE, role);
         if let Some(socket) = socket {
             command.env("EVD_SOCKET", socket);
         }
+        Process::spawn(command, core)
+    }
+
+    /// Starts another program, on one core.
+    pub fn spawn(mut command: Command, core: usize) -> Result<Process, Box<dyn Error>> {
+        let (ours, theirs) = UnixStream::pair()?;
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = on_core(core, || command.spawn())??;
         Ok(Process { child, control: Control(ours) })
     }

@@ -19,8 +19,10 @@ pub struct Row<'a> {
 }
 
 /// All lines so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
+    /// What the middle columns compare.
+    other: &'static str,
     short: Vec<String>,
     judged: usize,
     /// The figure that is being measured.
@@ -28,10 +30,18 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table that compares ours with what is called `other`.
+    pub fn against(other: &'static str) -> Table {
+        Table { other, short: Vec::new(), judged: 0, figure: String::new() }
+    }
+
     /// A headline.
     pub fn chapter(&mut self, name: &str, about: &str) {
         if self.figure.is_empty() {
-            println!("{:<54} {:>12} {:>12} {:>8} {:>6}  result", "figure", "floor", "ours", "ratio", "goal");
+            println!(
+                "{:<54} {:>12} {:>12} {:>8} {:>6}  result",
+                "figure", self.other, "ours", "ratio", "goal"
+            );
         }
         self.figure = name.to_owned();
         println!("{name}: {about}");

@@ -103,7 +103,7 @@ impl EventBase {
         turn::run_loop(&self.core, flags)
     }
 
-    /// Ends the loop after `after`, or, without it, after the callbacks that are active now. Also one that has not started yet.
+    /// Ends the loop after `after`, or, without it or with zero, after the callbacks that are active now. Also one that has not started yet.
     ///
     /// # Errors
     /// `Forked`.
@@ -112,8 +112,9 @@ impl EventBase {
         let mut state = self.core.state.borrow_mut();
         let id = state.new_event(Call::Own(None), Source::Nothing, What::empty());
         match after {
-            Some(after) => state.add(id, Some(after))?,
-            None => state.activate(id, What::TIMEOUT, 1),
+            // No time at all is now, as in libevent.
+            Some(after) if !after.is_zero() => state.add(id, Some(after))?,
+            _ => state.activate(id, What::TIMEOUT, 1),
         }
         state.after_change();
         Ok(())
@@ -183,7 +184,7 @@ impl EventBase {
     /// `OutOfRange`: the base has 256 of them already, as libevent's limit is; such events are ordinary ones.
     pub fn common_timeout(&self, timeout: Duration) -> Result<(), Error> {
         let mut state = self.core.state.borrow_mut();
-        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = crate::events::nanos(timeout);
         if state.common.iter().any(|(known, _)| *known == nanos) {
             return Ok(());
         }
@@ -215,12 +216,17 @@ impl EventBase {
         Duration::from_nanos(self.core.state.borrow_mut().time())
     }
 
-    /// As [`EventBase::time`], on the wall clock: libevent's `event_base_gettimeofday_cached`.
+    /// As [`EventBase::time`], on the wall clock: libevent's `event_base_gettimeofday_cached`. Between two waits it is the same each time.
     pub fn wall_time(&self) -> SystemTime {
         let mut state = self.core.state.borrow_mut();
         let then = state.time();
+        if let Some((_, known)) = state.wall.filter(|(at, _)| *at == then) {
+            return known;
+        }
         let ago = state.base.look_at_clock().saturating_sub(then);
-        SystemTime::now() - Duration::from_nanos(ago)
+        let wall = SystemTime::now() - Duration::from_nanos(ago);
+        state.wall = Some((then, wall));
+        wall
     }
 
     /// Takes the time anew, for a callback that has run long: libevent's `event_base_update_cache_time`.
@@ -256,7 +262,9 @@ impl EventBase {
     /// `NeedsEvd`, `Lost`, `Forked`.
     pub fn sync(&self) -> Result<(), Error> {
         self.with_evd(|state| {
-            if !state.has_ready_out() {
+            if state.has_ready_out() {
+                state.send_at_once();
+            } else {
                 state.settle();
             }
             state.ask(|line| line.post_sync().map(Some)).map(drop)

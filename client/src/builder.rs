@@ -134,15 +134,15 @@ impl Builder {
     }
 
     /// After each callback in a queue of `min_priority` or less urgent: looks for new events again if `callbacks` have run or `interval` is over. More urgent
-    /// queues run to their end. `None`: no such limit. Without it a queue runs to its end: libevent's `event_config_set_max_dispatch_interval`.
+    /// queues run to their end. `None`: no such limit. The calls of a signal that came several times count as one. Without it a queue runs to its end: libevent's
+    /// `event_config_set_max_dispatch_interval`.
     pub fn max_dispatch(
         mut self,
         interval: Option<Duration>,
         callbacks: Option<u64>,
         min_priority: usize,
     ) -> Builder {
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        self.limits.interval = interval.map_or(u64::MAX, nanos);
+        self.limits.interval = interval.map_or(u64::MAX, crate::events::nanos);
         self.limits.callbacks = callbacks.unwrap_or(u64::MAX);
         self.limits.min_priority = min_priority;
         self
@@ -206,7 +206,7 @@ impl Builder {
             base,
             events: Slab::new(),
             timings: Vec::new(),
-            counts: Vec::new(),
+            counts: HashMap::new(),
             calls: HashMap::new(),
             watches: Slab::new(),
             by_fd: Vec::new(),
@@ -230,6 +230,7 @@ impl Builder {
             most_virtuals: 0,
             most_active: 0,
             most_added: 0,
+            wall: None,
             no_cache_time: self.no_cache_time,
             timed_callbacks: false,
             slow_limit: u64::MAX,

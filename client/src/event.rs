@@ -1,6 +1,6 @@
 //! `Event`: libevent's `event_new`, `event_add`, `event_del`.
 
-use crate::state::{Call, Core, Sender, Source, State, Target};
+use crate::state::{Bits, Call, Core, Sender, Source, State, Target};
 use crate::{Error, EventBase};
 use evd_proto::What;
 use std::any::Any;
@@ -85,7 +85,8 @@ impl<F: AsFd + 'static> Event<F> {
     /// libevent's `event_new` for an fd: `what` is READ, WRITE, CLOSED, or several, with PERSIST and ET if wanted.
     ///
     /// The callback gets the event itself and what happened: bits that the event asked for, TIMEOUT, and whatever was given to [`Event::active`].
-    /// CLOSED never fires on methods without the EARLY_CLOSE feature; ET is level-triggered on methods without ET.
+    /// CLOSED never fires on methods without the EARLY_CLOSE feature; ET is level-triggered on methods without ET. Without READ, WRITE and CLOSED it waits for its
+    /// timeout only.
     ///
     /// # Errors
     /// `Combination`: SIGNAL together with an fd. `Forked`.
@@ -240,8 +241,8 @@ impl<F: 'static> Event<F> {
         self.change(|state, id| state.activate(id, what, times))
     }
 
-    /// Makes it active with `what` when the loop is about to wait the next time, so that what is ready by then goes first: libevent's
-    /// `event_callback_activate_later_`.
+    /// Makes it active with `what` when the loop is about to wait the next time, and not in the queue that runs now, so that the loop looks for what is more urgent
+    /// in between: libevent's `event_callback_activate_later_`.
     ///
     /// # Errors
     /// `Forked`.
@@ -252,10 +253,13 @@ impl<F: 'static> Event<F> {
     /// How late its timeouts may be, so that they can fall together with others and wake the machine less often. Zero, as at first: precise. It counts from the
     /// next time that its timeout is set; a persistent one does not drift.
     pub fn set_slack(&self, slack: Duration) {
-        let nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = crate::events::nanos(slack);
         self.read(|state, id| match nanos {
             0 => drop(state.slacks.remove(&id)),
-            _ => drop(state.slacks.insert(id, (nanos, state.timing(id).deadline))),
+            _ => {
+                let due = state.deadline(id).unwrap_or(0);
+                state.slacks.insert(id, (nanos, due));
+            }
         });
     }
 
@@ -264,12 +268,17 @@ impl<F: 'static> Event<F> {
         self.read(|state, id| state.pending(id, asked))
     }
 
+    /// When its timeout is due, if it has one, on the clock of [`EventBase::time`]: what libevent's `event_pending` tells besides.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.read(|state, id| state.deadline(id).map(Duration::from_nanos))
+    }
+
     /// Time left of its timeout, if it has one.
     pub fn time_left(&self) -> Option<Duration> {
         self.read(|state, id| {
-            let now = state.base.refresh_now();
-            let deadline = state.timing(id).deadline;
-            state.slot(id).timer.map(|_| Duration::from_nanos(deadline.saturating_sub(now)))
+            // Not the loop's time, which this must not change either.
+            let now = state.base.look_at_clock();
+            state.deadline(id).map(|at| Duration::from_nanos(at.saturating_sub(now)))
         })
     }
 
@@ -283,7 +292,7 @@ impl<F: 'static> Event<F> {
                 return Err(Error::OutOfRange("the base has fewer priorities"));
             }
             let slot = state.slot_mut(id);
-            if slot.active {
+            if slot.is(Bits::ACTIVE) {
                 return Err(Error::OutOfRange("the priority of an active event can't be changed"));
             }
             slot.priority = priority as u8;
@@ -301,7 +310,8 @@ impl<F: 'static> Event<F> {
         self.read(|state, id| state.slot(id).what)
     }
 
-    /// Makes it wait for something else from its next [`Event::add`] on, as libevent's `event_assign` does with an event that exists.
+    /// Makes it wait for something else from its next [`Event::add`] on, as libevent's `event_assign` does with an event that exists. TIMEOUT means nothing here,
+    /// as with [`Event::new`].
     ///
     /// # Errors
     /// `Pending`: it waits, or is active. `Combination`: bits that its kind can't have.
@@ -315,7 +325,7 @@ impl<F: 'static> Event<F> {
                 Source::Signal(_) | Source::DaemonSignal(_) => What::SIGNAL | What::PERSIST,
                 Source::Nothing | Source::Name => What::PERSIST,
             };
-            if !allowed.contains(what) {
+            if !allowed.contains(what - What::TIMEOUT) {
                 return Err(Error::Combination("bits that this kind of event can't have"));
             }
             let kind = state.slot(id).what & What::SIGNAL;
@@ -354,7 +364,7 @@ impl<F: 'static> Event<F> {
 
     /// How often it has fired.
     pub fn count(&self) -> u64 {
-        self.read(|state, id| state.counts.get(id as usize).copied().unwrap_or(0))
+        self.read(|state, id| state.count(id))
     }
 
     /// How long its callbacks ran, in all and at most, while the base timed them: see [`EventBase::on_slow`].

@@ -3,7 +3,7 @@
 //! Source: libevent's event.c (`event_add_nolock_`, `event_del_nolock_`, `event_active_nolock_`), as described in its documentation.
 
 use crate::Error;
-use crate::state::{Call, Finalizer, NIL, Slot, Source, State, Timing};
+use crate::state::{Bits, Call, Finalizer, NIL, Slot, Source, State, Timing};
 use evd::base::TimerId;
 use evd_proto::What;
 use std::time::Duration;
@@ -29,24 +29,21 @@ impl State {
             source,
             watch: NIL,
             next: NIL,
-            before: NIL,
-            after: NIL,
+            position: 0,
+            count: 0,
             timer: None,
             generation,
             what,
             res: What::empty(),
             priority,
-            inserted: false,
-            active: false,
-            later: false,
-            timer_dirty: false,
+            bits: if source.is_counted() { Bits::COUNTED } else { Bits::empty() },
         };
         self.events.insert(slot) as u32
     }
 
     /// `event_free`, without the memory of the user.
     pub fn free_event(&mut self, id: u32) {
-        self.del(id);
+        self.take_off(id);
         self.events.remove(id as usize);
         self.forget_aside(id);
         self.park.forget_timer(id);
@@ -55,14 +52,14 @@ impl State {
     /// Neither pending nor active, nor about to be.
     pub fn is_idle(&self, id: u32) -> bool {
         let slot = self.slot(id);
-        !slot.inserted && !slot.active && !slot.later && slot.timer.is_none()
+        !slot.is(Bits::INSERTED | Bits::ACTIVE | Bits::LATER) && slot.timer.is_none()
     }
 
     /// Takes an idle event out, to be moved to another base.
     pub fn move_out(&mut self, id: u32) -> Moved {
         let slot = self.slot(id);
         let (source, what) = (slot.source, slot.what);
-        let count = self.counts.get(id as usize).copied().unwrap_or(0);
+        let count = self.count(id);
         let call = std::mem::replace(&mut self.slot_mut(id).call, Call::Own(None));
         let (label, name) = (self.labels.remove(&id), self.named.remove(&id));
         self.free_event(id);
@@ -72,7 +69,10 @@ impl State {
     /// Takes in an event of another base.
     pub fn move_in(&mut self, moved: Moved) -> u32 {
         let id = self.new_event(moved.call, moved.source, moved.what);
-        *self.count_mut(id) = moved.count;
+        self.slot_mut(id).count = moved.count as u32;
+        if moved.count >> 32 > 0 {
+            self.counts.insert(id, (moved.count >> 32) as u32);
+        }
         self.labels.extend(moved.label.map(|l| (id, l)));
         self.named.extend(moved.name.map(|n| (id, n)));
         id
@@ -80,28 +80,22 @@ impl State {
 
     /// `event_add`. On an error nothing has changed.
     pub fn add(&mut self, id: u32, timeout: Option<Duration>) -> Result<(), Error> {
-        let slot = self.slot(id);
-        if slot.call.is_finalizer() {
+        if self.slot(id).is(Bits::FINALIZING) {
             return Err(Error::Finalizing);
         }
-        if !slot.inserted && !slot.active {
-            match slot.source {
-                Source::Fd(fd) => self.insert_fd(id, fd)?,
-                Source::Signal(signo) => self.insert_signal(id, signo)?,
-                Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
-                Source::Name => self.insert_name(id),
-                Source::Nothing => {}
-            }
+        if !self.slot(id).is(Bits::ACTIVE) {
+            self.insert(id)?;
         }
         if let Some(timeout) = timeout {
-            let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+            let nanos = nanos(timeout);
             let now = self.time();
             let slot = self.slot_mut(id);
             if slot.what.contains(What::PERSIST) {
+                slot.bits.set(Bits::INTERVAL, nanos != 0);
                 self.timing_mut(id).interval = nanos;
             }
             let slot = self.slot(id);
-            if slot.active && slot.res.contains(What::TIMEOUT) {
+            if slot.is(Bits::ACTIVE) && slot.res.contains(What::TIMEOUT) {
                 self.deactivate(id);
             }
             self.start_timer(id, now, nanos);
@@ -109,21 +103,29 @@ impl State {
         Ok(())
     }
 
-    /// `event_del`: out of everything. Never added is fine.
+    /// `event_del`: out of everything. Never added is fine. One that is to be finalized is out of everything else already.
     pub fn del(&mut self, id: u32) {
+        if !self.slot(id).is(Bits::FINALIZING) {
+            self.take_off(id);
+        }
+    }
+
+    fn take_off(&mut self, id: u32) {
         if self.flow.current == id {
             self.flow.calls_left = 0;
         }
-        self.remove_timer(id);
+        self.remove_timeout(id);
         self.remove_inserted(id);
-        if self.slot(id).active {
+        if self.slot(id).is(Bits::ACTIVE) {
             self.deactivate(id);
         }
         self.no_longer_later(id);
     }
 
     fn no_longer_later(&mut self, id: u32) {
-        if std::mem::take(&mut self.slot_mut(id).later) {
+        let slot = self.slot_mut(id);
+        if slot.is(Bits::LATER) {
+            slot.bits -= Bits::LATER;
             self.laters.retain(|l| *l != id);
         }
     }
@@ -131,10 +133,11 @@ impl State {
     /// Makes an event active before the next wait: libevent's ACTIVE_LATER.
     pub fn activate_later(&mut self, id: u32, res: What) {
         let slot = self.slot_mut(id);
-        if slot.active || slot.later {
+        if slot.is(Bits::ACTIVE | Bits::LATER) {
             slot.res |= res;
-        } else if !slot.call.is_finalizer() {
-            (slot.later, slot.res) = (true, res);
+        } else if !slot.is(Bits::FINALIZING) {
+            slot.bits |= Bits::LATER;
+            slot.res = res;
             self.laters.push(id);
         }
     }
@@ -142,7 +145,7 @@ impl State {
     /// The wait has come that [`State::activate_later`] meant.
     pub fn activate_now(&mut self, id: u32) {
         let slot = self.slot_mut(id);
-        slot.later = false;
+        slot.bits -= Bits::LATER;
         let res = slot.res;
         self.activate(id, res, 1);
     }
@@ -152,7 +155,9 @@ impl State {
         let Call::User(before) = &self.slot(id).call else { return };
         let call = Call::Own(Some(Box::new(Finalizer { before: before.clone(), run })));
         self.del(id);
-        self.slot_mut(id).call = call;
+        let slot = self.slot_mut(id);
+        slot.call = call;
+        slot.bits |= Bits::FINALIZING;
         self.queues.push(&mut self.events, id);
     }
 
@@ -162,7 +167,8 @@ impl State {
         let Call::Own(finalizer) = &mut slot.call else { return None };
         let finalizer = finalizer.take()?;
         slot.call = Call::User(finalizer.before);
-        if slot.active {
+        slot.bits -= Bits::FINALIZING;
+        if slot.is(Bits::ACTIVE) {
             self.queues.remove(&mut self.events, id);
         }
         Some(finalizer.run)
@@ -171,18 +177,42 @@ impl State {
     /// `event_remove_timer`: the timeout goes, the rest stays.
     pub fn remove_timeout(&mut self, id: u32) {
         self.remove_timer(id);
-        self.timing_mut(id).interval = 0;
+        self.slot_mut(id).bits -= Bits::INTERVAL;
+        if let Some(timing) = self.timings.get_mut(id as usize) {
+            timing.interval = 0;
+        }
     }
 
     /// `event_active`.
     pub fn activate(&mut self, id: u32, res: What, calls: u32) {
-        if self.slot(id).call.is_finalizer() {
+        self.activate_quietly(id, res, calls);
+        self.note_most();
+    }
+
+    /// As [`State::activate`], and the caller keeps the high-water marks: while a wait's reports are taken in, activations only add up.
+    pub fn activate_quietly(&mut self, id: u32, res: What, calls: u32) {
+        let slot = &mut self.events[id as usize];
+        if slot.is(Bits::ACTIVE | Bits::LATER | Bits::COUNTED | Bits::FINALIZING) {
+            return self.activate_more(id, res, calls);
+        }
+        slot.res = res;
+        self.queues.push(&mut self.events, id);
+        if self.flow.running_priority > 0 {
+            self.look_at_priority(id);
+        }
+    }
+
+    /// The unusual cases: active already, or about to be; counted; to be finalized.
+    fn activate_more(&mut self, id: u32, res: What, calls: u32) {
+        let slot = self.slot_mut(id);
+        if slot.is(Bits::FINALIZING) {
             return;
         }
-        let slot = self.slot_mut(id);
-        let (active, counted) = (slot.active, slot.source.is_counted());
+        let (active, counted) = (slot.is(Bits::ACTIVE), slot.is(Bits::COUNTED));
         if active {
             slot.res |= res;
+        } else {
+            slot.res = if slot.is(Bits::LATER) { slot.res | res } else { res };
         }
         if counted {
             let known = self.calls.entry(id).or_insert(0);
@@ -191,13 +221,14 @@ impl State {
         if active {
             return;
         }
-        let slot = self.slot_mut(id);
-        slot.res = if slot.later { slot.res | res } else { res };
-        let priority = usize::from(slot.priority);
         self.no_longer_later(id);
         self.queues.push(&mut self.events, id);
-        self.note_most();
-        if self.flow.current != NIL && priority < self.flow.running_priority {
+        self.look_at_priority(id);
+    }
+
+    /// Something more urgent than the queue that runs became active: look again after this callback.
+    fn look_at_priority(&mut self, id: u32) {
+        if usize::from(self.slot(id).priority) < self.flow.running_priority {
             self.flow.again = true;
         }
     }
@@ -214,10 +245,10 @@ impl State {
     pub fn pending(&self, id: u32, asked: What) -> What {
         let slot = self.slot(id);
         let mut what = What::empty();
-        if slot.inserted {
+        if slot.is(Bits::INSERTED) {
             what |= slot.what & (What::IO | What::SIGNAL);
         }
-        if slot.active {
+        if slot.is(Bits::ACTIVE) {
             what |= slot.res;
         }
         if slot.timer.is_some() {
@@ -228,7 +259,6 @@ impl State {
 
     fn set_timer(&mut self, id: u32, deadline: u64) {
         let deadline = self.with_slack(id, deadline);
-        self.timing_mut(id).deadline = deadline;
         let slot = &self.events[id as usize];
         let timer = self.base.set_timer(slot.timer, deadline, crate::turn::timer_token(id));
         self.timer_is_set(id, timer);
@@ -236,12 +266,11 @@ impl State {
 
     /// Sets its timer to `nanos` after `now`, as one of many if that is a common timeout.
     fn start_timer(&mut self, id: u32, now: u64, nanos: u64) {
-        let deadline = now.saturating_add(nanos);
         let common = self.common.iter().find(|(interval, _)| *interval == nanos).copied();
-        let Some((_, common)) = common.filter(|_| !self.slacks.contains_key(&id)) else {
-            return self.set_timer(id, deadline);
+        let precise = self.slacks.is_empty() || !self.slacks.contains_key(&id);
+        let Some((_, common)) = common.filter(|_| precise) else {
+            return self.set_timer(id, now.saturating_add(nanos));
         };
-        self.timing_mut(id).deadline = deadline;
         let slot = &self.events[id as usize];
         let timer = self.base.set_common_timer(slot.timer, common, now, crate::turn::timer_token(id));
         self.timer_is_set(id, timer);
@@ -276,16 +305,32 @@ impl State {
 
     /// evd must hear of this timer before the next sleep.
     fn mark_timer(&mut self, id: u32) {
-        if self.link.is_up() && !self.slot(id).timer_dirty {
-            self.slot_mut(id).timer_dirty = true;
+        if self.link.is_up() && !self.slot(id).is(Bits::TIMER_DIRTY) {
+            self.slot_mut(id).bits |= Bits::TIMER_DIRTY;
             self.park.dirty_timers.push(id);
         }
+    }
+
+    /// Into the list of its fd, signal or name, if it is not there.
+    fn insert(&mut self, id: u32) -> Result<(), Error> {
+        let slot = self.slot(id);
+        if slot.is(Bits::INSERTED) {
+            return Ok(());
+        }
+        match slot.source {
+            Source::Fd(fd) if slot.what.intersects(What::IO) => self.insert_fd(id, fd)?,
+            Source::Signal(signo) => self.insert_signal(id, signo)?,
+            Source::DaemonSignal(signo) => self.insert_daemon_signal(id, signo)?,
+            Source::Name => self.insert_name(id),
+            Source::Fd(_) | Source::Nothing => {}
+        }
+        Ok(())
     }
 
     /// Out of the list of its fd, signal or name.
     fn remove_inserted(&mut self, id: u32) {
         let slot = self.slot(id);
-        if !slot.inserted {
+        if !slot.is(Bits::INSERTED) {
             return;
         }
         match slot.source {
@@ -295,62 +340,67 @@ impl State {
             Source::Name => self.remove_name(id),
             Source::Nothing => {}
         }
-        self.slot_mut(id).inserted = false;
+        self.slot_mut(id).bits -= Bits::INSERTED;
         self.inserted -= 1;
     }
 
-    fn count_mut(&mut self, id: u32) -> &mut u64 {
-        let at = id as usize;
-        if self.counts.len() <= at {
-            self.counts.resize(at + 1, 0);
-        }
-        &mut self.counts[at]
-    }
-
-    /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one restarts its timeout.
+    /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one with a timeout is added anew with
+    /// that: one that was made active before it was added waits for its fd from now on.
     pub fn before_callback(&mut self, id: u32) -> (What, u32) {
-        let slot = self.slot(id);
-        let (res, persist, counted) = (slot.res, slot.what.contains(What::PERSIST), slot.source.is_counted());
-        let calls = if counted { self.calls.get(&id).copied().unwrap_or(1) } else { 1 };
         self.queues.remove(&mut self.events, id);
-        if !persist {
-            self.del(id);
-        } else if self.timing(id).interval != 0 {
-            let now = self.time();
-            let Timing { interval, deadline } = self.timing(id);
-            let was_due = self.slacks.get(&id).map_or(deadline, |(_, due)| *due);
-            // Due by its timeout: the next one counts from when it was due; by anything else: from now. Missed ones are not made up for.
-            let next = was_due.saturating_add(interval);
-            if res.contains(What::TIMEOUT) && next >= now {
-                self.set_timer(id, next);
-            } else {
-                self.start_timer(id, now, interval);
-            }
+        let slot = &mut self.events[id as usize];
+        slot.count = slot.count.wrapping_add(1);
+        let (res, bits, what, full) = (slot.res, slot.bits, slot.what, slot.count == 0);
+        if full {
+            *self.counts.entry(id).or_insert(0) += 1;
         }
-        *self.count_mut(id) += 1;
+        let calls = if bits.contains(Bits::COUNTED) { self.calls.get(&id).copied().unwrap_or(1) } else { 1 };
+        if !what.contains(What::PERSIST) {
+            self.del(id);
+        } else if bits.contains(Bits::INTERVAL) && self.insert(id).is_ok() {
+            self.restart(id, res);
+        }
         (res, calls)
     }
 
+    /// Starts the timeout of a persistent event anew. Due by its timeout: the next one counts from when it was due; by anything else: from now. Missed ones
+    /// are not made up for.
+    fn restart(&mut self, id: u32, res: What) {
+        let now = self.time();
+        let Timing { interval, was_due } = self.timing(id);
+        // Made active with TIMEOUT by somebody: it is still to be due.
+        let was_due = self.deadline(id).unwrap_or(was_due);
+        let was_due = self.slacks.get(&id).map_or(was_due, |(_, due)| *due);
+        let next = was_due.saturating_add(interval);
+        if res.contains(What::TIMEOUT) && next >= now {
+            self.set_timer(id, next);
+        } else {
+            self.start_timer(id, now, interval);
+        }
+    }
+
     /// A timer is due: it is gone already from the timers.
-    pub fn timer_due(&mut self, id: u32) {
+    pub fn timer_due(&mut self, id: u32, deadline: u64) {
         let slot = &mut self.events[id as usize];
         slot.timer = None;
+        let (inserted, bits) = (slot.is(Bits::INSERTED), slot.bits);
         self.timed -= 1;
         self.mark_timer(id);
-        let slot = self.slot(id);
+        if bits.contains(Bits::INTERVAL) {
+            self.timing_mut(id).was_due = deadline;
+        }
         // Ready by its fd at the same time: keep both. Otherwise a one-time event is gone from now on, as in libevent.
-        let stays = slot.active || (slot.what.contains(What::PERSIST) && self.timing(id).interval != 0);
-        if !stays {
+        if inserted && !bits.intersects(Bits::ACTIVE | Bits::INTERVAL) {
             self.remove_inserted(id);
         }
-        self.activate(id, What::TIMEOUT, 1);
+        self.activate_quietly(id, What::TIMEOUT, 1);
     }
 
     /// Puts `id` before the list that begins with `first`.
     pub fn link_newest(&mut self, id: u32, first: u32) {
         let slot = self.slot_mut(id);
         slot.next = first;
-        slot.inserted = true;
+        slot.bits |= Bits::INSERTED;
         self.inserted += 1;
         self.note_most();
     }
@@ -430,6 +480,12 @@ impl State {
         self.names.remove(&id);
         self.link.unsubscribe(id);
     }
+}
+
+/// In nanoseconds, as far as they can be counted: for 584 years.
+pub(crate) fn nanos(d: Duration) -> u64 {
+    let whole = d.as_secs().checked_mul(1_000_000_000);
+    whole.and_then(|n| n.checked_add(u64::from(d.subsec_nanos()))).unwrap_or(u64::MAX)
 }
 
 /// The number from `low` to `high` that ends in the most zeros in binary.

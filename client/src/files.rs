@@ -109,16 +109,15 @@ impl State {
                     return Err(e.into());
                 }
             }
+            // Moving it would make a false edge; evd replaces the interest of its entry instead. What was wanted once and is wanted again is new too: what is ready
+            // of it would not be told otherwise.
+            Place::Parked if self.watch(w).edge && !before.contains(interest) => {
+                self.park.rearm_edge.push(w);
+            }
+            Place::Parked if self.watch(w).edge => {}
             // What evd waits for is a part of what is wanted now: its report is ignored, and no message is needed. A smaller interest stays
             // parked: a report that nobody wants any more brings it back once.
-            Place::Parked if !self.park.armed(w).contains(interest) => {
-                if self.watch(w).edge {
-                    // Moving it would make a false edge; evd replaces the interest of its entry instead.
-                    self.park.rearm_edge.push(w);
-                } else {
-                    self.set_place(w, Place::Out);
-                }
-            }
+            Place::Parked if !self.park.armed(w).contains(interest) => self.set_place(w, Place::Out),
             _ => {}
         }
         Ok(())
@@ -156,7 +155,7 @@ impl State {
         self.enlist(w);
     }
 
-    fn delist(&mut self, w: u32) {
+    pub fn delist(&mut self, w: u32) {
         let list = match self.watches[w as usize].place {
             Place::Out => &mut self.outs,
             Place::Local => &mut self.park.locals,
@@ -203,25 +202,28 @@ impl State {
     }
 
     /// A watch is ready: its events become active, newest first. One that nobody wants anything of is muted for a while.
+    ///
+    /// The caller keeps the high-water marks.
     pub fn fire(&mut self, w: u32, ready: What) -> bool {
-        let (first, edge) = (self.watch(w).first, self.watch(w).edge);
+        let Watch { first, edge, place, .. } = self.watches[w as usize];
+        let et = if edge { What::ET } else { What::empty() };
         let mut matched = What::empty();
         let mut at = first;
         while at != NIL {
-            let slot = self.slot(at);
+            let slot = &self.events[at as usize];
             let (next, bits) = (slot.next, slot.what & ready & What::IO);
             if !bits.is_empty() {
                 matched |= bits;
-                let et = if edge { What::ET } else { What::empty() };
-                self.activate(at, bits | et, 1);
+                self.activate_quietly(at, bits | et, 1);
             }
             at = next;
         }
         if matched.is_empty() {
             return false;
         }
-        let place = self.watch(w).place;
-        self.park.fired(w, place, matched, self.base.now());
+        if self.park.linger != u64::MAX {
+            self.park.fired(w, place, matched, self.base.now());
+        }
         true
     }
 
@@ -235,6 +237,7 @@ impl State {
             ids.into_iter().for_each(|id| self.activate(id, What::TIMEOUT, 1));
         } else if watch != NIL {
             self.fire(watch, what & What::IO);
+            self.note_most();
         }
     }
 
@@ -305,7 +308,7 @@ impl State {
     }
 
     /// The bits that this base's method can report.
-    fn known_bits(&self) -> What {
+    pub fn known_bits(&self) -> What {
         if self.base.features().contains(Features::EARLY_CLOSE) { What::IO } else { What::READ | What::WRITE }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::link::{PATIENCE, Phase};
 use crate::mailbox::Shared;
-use crate::state::{Call, Place, Slot};
+use crate::state::{Bits, Call, Place, Slot};
 use crate::{Error, EventBase, LinkState};
 use evd_proto::sys::{self, generation};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl crate::state::State {
             }
         }
         for (_, slot) in self.events.iter_mut() {
-            slot.timer_dirty = false;
+            slot.bits -= Bits::TIMER_DIRTY;
         }
         was_wanted
     }

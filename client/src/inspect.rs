@@ -1,6 +1,6 @@
 //! What a base consists of, for whoever wants to know: listing, counts, what runs.
 
-use crate::state::{NIL, Source};
+use crate::state::{Bits, NIL, Source};
 use crate::{EventBase, EventKey};
 use evd_proto::What;
 use std::io::{self, Write};
@@ -34,6 +34,8 @@ pub struct EventInfo {
     pub name: Option<String>,
     /// What it was made to wait for: `event_get_events`.
     pub what: What,
+    /// Whether it waits for its fd, signal or name.
+    pub inserted: bool,
     /// What it waits for now, or is active with: `event_pending`.
     pub pending: What,
     /// What it is active with, if it is.
@@ -77,11 +79,11 @@ impl EventBase {
             }
             ids.extend(state.names.keys());
             let rest = |want: fn(&crate::state::Slot) -> bool| {
-                let fits = state.events.iter().filter(move |(_, s)| !s.inserted && want(s));
+                let fits = state.events.iter().filter(move |(_, s)| !s.is(Bits::INSERTED) && want(s));
                 fits.map(|(id, _)| id as u32).collect::<Vec<u32>>()
             };
             ids.extend(rest(|s| s.timer.is_some()));
-            ids.extend(rest(|s| s.timer.is_none() && s.active));
+            ids.extend(rest(|s| s.timer.is_none() && s.is(Bits::ACTIVE)));
             ids
         };
         for id in ids {
@@ -94,8 +96,8 @@ impl EventBase {
     }
 
     fn event_info(&self, id: u32) -> Option<EventInfo> {
-        let mut state = self.core().state.borrow_mut();
-        let now = state.base.refresh_now();
+        let state = self.core().state.borrow();
+        let now = state.base.look_at_clock();
         let slot = state.events.get(id as usize)?;
         let (mut fd, mut signo) = (None, None);
         match slot.source {
@@ -109,14 +111,13 @@ impl EventBase {
             signo,
             name: state.named.get(&id).cloned(),
             what: slot.what,
+            inserted: slot.is(Bits::INSERTED),
             pending: state.pending(id, What::all()),
-            active: slot.active.then_some(slot.res),
+            active: slot.is(Bits::ACTIVE).then_some(slot.res),
             priority: usize::from(slot.priority),
-            time_left: slot
-                .timer
-                .map(|_| Duration::from_nanos(state.timing(id).deadline.saturating_sub(now))),
+            time_left: state.deadline(id).map(|at| Duration::from_nanos(at.saturating_sub(now))),
             label: state.labels.get(&id).cloned().unwrap_or_default(),
-            count: state.counts.get(id as usize).copied().unwrap_or(0),
+            count: state.count(id),
         })
     }
 
@@ -128,9 +129,7 @@ impl EventBase {
     pub fn dump(&self, to: &mut impl Write) -> io::Result<()> {
         let (mut inserted, mut active) = (Vec::new(), Vec::new());
         let _ = self.for_each_event(|e| {
-            if !e.pending.is_empty() && e.pending != e.active.unwrap_or(What::empty())
-                || e.time_left.is_some()
-            {
+            if e.inserted || e.time_left.is_some() {
                 inserted.push(e.clone());
             }
             if e.active.is_some() {

@@ -38,6 +38,7 @@ mod hold;
 mod inspect;
 mod line;
 mod link;
+mod liveness;
 mod mailbox;
 mod once;
 mod park;
@@ -62,3 +63,14 @@ pub use link::LinkState;
 pub use state::Sender;
 pub use turn::{Ended, LoopFlags, Looped};
 pub use watchers::{Slow, Watcher};
+
+/// This crate's version: libevent's `event_get_version`.
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// The same as a number in libevent's form, to be compared: 1.2.3 is `0x01020300`. libevent's `event_get_version_number`.
+pub fn version_number() -> u32 {
+    let mut parts = version().split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
+    [24, 16, 8].iter().map(|shift| parts.next().unwrap_or(0) << shift).sum()
+}

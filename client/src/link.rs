@@ -5,14 +5,14 @@
 
 use crate::Error;
 use crate::line::{Incoming, Introduction, Line, Reply};
-use crate::state::{Place, Sender, State};
+use crate::state::{Bits, Place, Sender, State};
 use evd::backend::{Entry, Interest, Mode};
 use evd_proto::What;
 use evd_proto::channel::Scratch;
 use evd_proto::notice::Active;
 use evd_proto::reply::{Code, Welcome};
 use evd_proto::request::{DaemonSignal, Subscribe, Unsubscribe};
-use evd_proto::sys::{self, ProcessState};
+use evd_proto::sys;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -60,12 +60,12 @@ pub(crate) struct Up {
     pub clock_offset: i64,
     since: u64,
     /// A `Sync` that is not answered yet, and until when it must be.
-    sync: Option<(u64, u64)>,
+    pub sync: Option<(u64, u64)>,
     /// What a refusal of a request would mean.
     pending: HashMap<u64, Pending>,
     /// Whether /proc shows evd's thread to us.
-    visible: bool,
-    busy_checks: u32,
+    pub visible: bool,
+    pub busy_checks: u32,
     want_write: bool,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Link {
     pub phase: Phase,
     pub state: LinkState,
     pub liveness: u64,
-    next_check: u64,
+    pub next_check: u64,
     pause: u64,
     /// Told to the user when no callback is running.
     pub news: Vec<LinkState>,
@@ -242,57 +242,6 @@ impl State {
         self.base.watch(line.as_fd(), LINK_TOKEN, interest, entry).is_ok()
     }
 
-    /// Whether something is at evd that this process would miss if evd did not wake it.
-    pub fn relies_on_evd(&self) -> bool {
-        self.park.parked > 0
-            || self.park.timers_at_evd > 0
-            || !self.names.is_empty()
-            || !self.daemon_signals.is_empty()
-    }
-
-    /// Asks the kernel whether evd's thread still runs: that costs evd nothing. Where it can't be seen, and where it looks stuck, evd is asked itself.
-    fn check_alive(&mut self, now: u64) {
-        let liveness = self.link.liveness;
-        self.link.next_check = now + liveness;
-        let Some(up) = self.link.up() else { return };
-        let state = if up.visible {
-            sys::process_state(up.welcome.pid, up.welcome.tid)
-        } else {
-            ProcessState::Unknown
-        };
-        let ask = match state {
-            ProcessState::Stopped => return self.lose("evd is stopped".to_owned()),
-            ProcessState::Gone => return self.lose("evd is gone".to_owned()),
-            ProcessState::Waiting => {
-                up.busy_checks = 0;
-                false
-            }
-            ProcessState::Busy => {
-                up.busy_checks += 1;
-                up.busy_checks >= 2
-            }
-            ProcessState::Unknown => {
-                self.link.next_check = now + liveness * 5;
-                true
-            }
-        };
-        if ask {
-            self.suspect();
-        }
-    }
-
-    /// evd must answer a `Sync` soon, or counts as stuck.
-    pub fn suspect(&mut self) {
-        let now = self.base.now();
-        if let Some(up) = self.link.up() {
-            if up.sync.is_none() {
-                if let Ok(serial) = up.line.post_sync() {
-                    up.sync = Some((serial, now + PATIENCE.as_nanos() as u64));
-                }
-            }
-        }
-    }
-
     fn link_up(&mut self, line: Line, welcome: Welcome) {
         let now = self.base.refresh_now();
         let clock_offset = line.clock_offset(&welcome);
@@ -325,8 +274,8 @@ impl State {
         }
         let mut timed = Vec::new();
         for (id, slot) in self.events.iter_mut() {
-            slot.timer_dirty = slot.timer.is_some();
-            if slot.timer_dirty {
+            slot.bits.set(Bits::TIMER_DIRTY, slot.timer.is_some());
+            if slot.timer.is_some() {
                 timed.push(id as u32);
             }
         }
@@ -368,7 +317,7 @@ impl State {
         }
         self.park.end_session();
         for (_, slot) in self.events.iter_mut() {
-            slot.timer_dirty = false;
+            slot.bits -= Bits::TIMER_DIRTY;
         }
         log::info!("evd is away: {why}");
         self.link.say(LinkState::Away { why });
@@ -464,9 +413,17 @@ impl State {
         }
         match reply {
             Reply::Refused(r) if !r.ids.is_empty() => {
-                log::debug!("evd refused {} watches: {}", r.ids.len(), evd_proto::name::printable(&r.text));
-                for (w, seq) in r.ids {
-                    self.refused_arm(w, seq);
+                log::debug!(
+                    "evd refused {} of a batch: {}",
+                    r.ids.len(),
+                    evd_proto::name::printable(&r.text)
+                );
+                if matches!(r.code, Code::Limit | Code::OutOfFds) {
+                    self.park.pause(self.base.now());
+                }
+                for (id, seq) in r.ids {
+                    // An arm's is never 0.
+                    if seq == 0 { self.refused_timer(id) } else { self.refused_arm(id, seq) }
                 }
             }
             Reply::Refused(r) if matches!(r.code, Code::Protocol | Code::FdsLost) => {

@@ -6,7 +6,7 @@
 //!
 //! Timers are told to evd lazily: only a new or an earlier deadline, or a cancel. Counts of local watches go along with other messages.
 
-use crate::state::{NIL, Place, State};
+use crate::state::{Bits, NIL, Place, State};
 use evd_proto::What;
 use evd_proto::notice::ActiveTimer;
 use evd_proto::request::{Arm, ArmWatch, Disarm, LocalWatch, Report, SetTimer, Timers};
@@ -20,6 +20,8 @@ pub(crate) const GRACE: u64 = 5_000_000;
 const REPORT_EVERY: u64 = 1_000_000_000;
 /// What could not be parked because evd did not take it is tried again after this.
 const RETRY: u64 = 20_000_000;
+/// After a limit was reached evd is not asked for more for so long.
+const PAUSE: u64 = 1_000_000_000;
 /// So many entries of a `Timers`, `Report` or `Disarm` fit a frame with room to spare.
 const BATCH: usize = 2_000;
 
@@ -84,6 +86,8 @@ pub(crate) struct Park {
     /// Local watches that may be parked once they are quiet.
     pub locals: Vec<u32>,
     next_quiet_check: u64,
+    /// Until when evd is asked for no more: it refused something because a limit was reached.
+    paused_until: u64,
     pub parked: usize,
     /// Which watch is parked for a file that several numbers may name.
     files: FxHashMap<FileId, u32>,
@@ -173,6 +177,11 @@ impl Park {
         }
     }
 
+    /// evd takes no more for now: what is new stays here, and is not offered to it again and again.
+    pub fn pause(&mut self, now: u64) {
+        self.paused_until = now + PAUSE;
+    }
+
     pub fn forget_timer(&mut self, id: u32) {
         if let Some(known) = self.known.get_mut(id as usize) {
             if *known != 0 && !self.dirty_timers.contains(&id) {
@@ -194,6 +203,7 @@ impl Park {
         self.report_signals = true;
         self.next_report = 0;
         self.next_quiet_check = 0;
+        self.paused_until = 0;
     }
 
     pub fn end_session(&mut self) {
@@ -217,8 +227,8 @@ impl Park {
 impl State {
     /// The wish to wait. Returns whether something turned out to be ready, so that there is nothing to wait for.
     pub fn settle(&mut self) -> bool {
-        if self.look_at_outs() {
-            self.send_pending();
+        if !self.outs.is_empty() && self.look_at_outs() {
+            self.send_at_once();
             return true;
         }
         if !self.link.is_up() {
@@ -230,6 +240,10 @@ impl State {
         let mut list = std::mem::take(&mut self.outs);
         for &w in &list {
             self.park.infos.of(w).position = NIL;
+        }
+        if self.base.now() < self.park.paused_until {
+            self.park.next_quiet_check = self.park.next_quiet_check.max(self.park.paused_until);
+            list.drain(..).for_each(|w| self.stay_local(w));
         }
         self.add_quiet_locals(&mut list);
         self.park(&list);
@@ -415,6 +429,18 @@ impl State {
         }
     }
 
+    /// In a loop that does not wait: as [`State::send_pending`]. And edge-triggered watches that are new, or wanted for more, are armed, as nobody else looks at
+    /// them: in a loop that is always busy their first edge would never be seen.
+    pub fn send_at_once(&mut self) {
+        let edges: Vec<u32> = self.outs.iter().copied().filter(|w| self.watch(*w).edge).collect();
+        if !edges.is_empty() && self.link.is_up() {
+            edges.iter().for_each(|w| self.delist(*w));
+            self.park(&edges);
+        }
+        self.rearm_edges();
+        self.send_pending();
+    }
+
     fn rearm_edges(&mut self) {
         let list = std::mem::take(&mut self.park.rearm_edge);
         for w in list {
@@ -450,13 +476,16 @@ impl State {
         else {
             return;
         };
+        // evd's clock is the real one: for a clock that a test sets it can't wait.
+        let limit = if self.base.has_set_clock() { 0 } else { limit };
         let mut body = Timers { set: Vec::new(), cancel: Vec::new() };
+        let paused = self.base.now() < self.park.paused_until;
         for id in std::mem::take(&mut self.park.dirty_timers) {
             let mut wanted = 0;
             if let Some(slot) = self.events.get_mut(id as usize) {
-                slot.timer_dirty = false;
-                let deadline = self.timings.get(id as usize).map_or(0, |t| t.deadline);
-                wanted = if slot.timer.is_some() && id < limit { deadline.max(1) } else { 0 };
+                slot.bits -= Bits::TIMER_DIRTY;
+                let deadline = slot.timer.and_then(|timer| self.base.deadline_of(timer));
+                wanted = deadline.filter(|_| id < limit).map_or(0, |d| d.max(1));
             }
             let known = self.park.known(id);
             let before = *known;
@@ -464,7 +493,7 @@ impl State {
                 body.cancel.push(id);
                 *known = 0;
                 self.park.timers_at_evd -= 1;
-            } else if wanted != 0 && (before == 0 || wanted < before) {
+            } else if wanted != 0 && (if before == 0 { !paused } else { wanted < before }) {
                 body.set.push(SetTimer { id, deadline: wanted.wrapping_add_signed(offset) });
                 *known = wanted;
                 self.park.timers_at_evd += usize::from(before == 0);
@@ -487,6 +516,13 @@ impl State {
         body.cancel.clear();
     }
 
+    /// evd has no room for a timer: it fires here, as all do, and evd is told when it is set anew.
+    pub fn refused_timer(&mut self, id: u32) {
+        if std::mem::take(self.park.known(id)) != 0 {
+            self.park.timers_at_evd -= 1;
+        }
+    }
+
     /// evd's timer is due; whether ours is, our own clock says. One that moved later is sent anew with the next sleep.
     pub fn timer_reported(&mut self, timer: &ActiveTimer) {
         let offset = self.link.up().map_or(0, |up| up.clock_offset);
@@ -497,8 +533,8 @@ impl State {
         *known = 0;
         self.park.timers_at_evd -= 1;
         if let Some(slot) = self.events.get_mut(timer.id as usize) {
-            if slot.timer.is_some() && !slot.timer_dirty {
-                slot.timer_dirty = true;
+            if slot.timer.is_some() && !slot.is(Bits::TIMER_DIRTY) {
+                slot.bits |= Bits::TIMER_DIRTY;
                 self.park.dirty_timers.push(timer.id);
             }
         }

@@ -1,12 +1,35 @@
-//! Active queues: one FIFO for each priority, linked through the events.
+//! Active queues: one FIFO for each priority.
+//!
+//! An event knows its place in its queue. One that is taken out from the middle leaves its place behind, and whoever comes to the front passes over it: so
+//! taking out touches no other event.
 
-use crate::state::{NIL, Slot};
+use crate::state::{Bits, Slot};
 use slab::Slab;
+use std::collections::VecDeque;
 
-#[derive(Clone, Copy)]
+#[derive(Default)]
 struct Queue {
-    head: u32,
-    tail: u32,
+    ids: VecDeque<u32>,
+    /// The place of the first, counted from when the queue was made, modulo 2^32.
+    start: u32,
+}
+
+impl Queue {
+    /// Drops the places of events that are gone.
+    fn close_up(&mut self, events: &mut Slab<Slot>, priority: usize) {
+        let (mut place, start) = (self.start, self.start);
+        let mut kept = 0u32;
+        self.ids.retain(|id| {
+            let slot = events
+                .get_mut(*id as usize)
+                .filter(|s| s.is(Bits::ACTIVE) && s.position == place && usize::from(s.priority) == priority);
+            place = place.wrapping_add(1);
+            let Some(slot) = slot else { return false };
+            slot.position = start.wrapping_add(kept);
+            kept += 1;
+            true
+        });
+    }
 }
 
 /// The active events of a base.
@@ -17,7 +40,7 @@ pub(crate) struct Queues {
 
 impl Queues {
     pub fn new(priorities: usize) -> Queues {
-        Queues { queues: vec![Queue { head: NIL, tail: NIL }; priorities], len: 0 }
+        Queues { queues: std::iter::repeat_with(Queue::default).take(priorities).collect(), len: 0 }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -34,8 +57,19 @@ impl Queues {
     }
 
     /// The first event of a queue.
-    pub fn first(&self, priority: usize) -> Option<u32> {
-        Some(self.queues[priority].head).filter(|id| *id != NIL)
+    pub fn first(&mut self, events: &Slab<Slot>, priority: usize) -> Option<u32> {
+        let queue = &mut self.queues[priority];
+        while let Some(&id) = queue.ids.front() {
+            let is_here = |s: &Slot| {
+                s.is(Bits::ACTIVE) && s.position == queue.start && usize::from(s.priority) == priority
+            };
+            if events.get(id as usize).is_some_and(is_here) {
+                return Some(id);
+            }
+            queue.ids.pop_front();
+            queue.start = queue.start.wrapping_add(1);
+        }
+        None
     }
 
     /// Appends to the queue of the event's priority.
@@ -45,31 +79,32 @@ impl Queues {
         let priority = usize::from(slot.priority).min(self.queues.len() - 1);
         slot.priority = priority as u8;
         let queue = &mut self.queues[priority];
-        slot.before = queue.tail;
-        slot.after = NIL;
-        slot.active = true;
-        match queue.tail {
-            NIL => queue.head = id,
-            tail => events[tail as usize].after = id,
+        if queue.ids.len() > 64 + 4 * self.len {
+            queue.close_up(events, priority);
         }
-        queue.tail = id;
+        let slot = &mut events[id as usize];
+        slot.position = queue.start.wrapping_add(queue.ids.len() as u32);
+        slot.bits |= Bits::ACTIVE;
+        queue.ids.push_back(id);
         self.len += 1;
     }
 
     /// Takes an active event out.
     pub fn remove(&mut self, events: &mut Slab<Slot>, id: u32) {
         let slot = &mut events[id as usize];
-        let (before, after, priority) = (slot.before, slot.after, usize::from(slot.priority));
-        slot.active = false;
-        let queue = &mut self.queues[priority];
-        match before {
-            NIL => queue.head = after,
-            b => events[b as usize].after = after,
-        }
-        match after {
-            NIL => queue.tail = before,
-            a => events[a as usize].before = before,
-        }
+        slot.bits -= Bits::ACTIVE;
         self.len -= 1;
+        let queue = &mut self.queues[usize::from(slot.priority)];
+        if slot.position == queue.start {
+            queue.ids.pop_front();
+            queue.start = queue.start.wrapping_add(1);
+        }
+        if self.len == 0 {
+            // What is left are places of events that are gone.
+            for queue in &mut self.queues {
+                queue.start = queue.start.wrapping_add(queue.ids.len() as u32);
+                queue.ids.clear();
+            }
+        }
     }
 }

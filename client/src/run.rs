@@ -4,7 +4,7 @@
 //! watcher or a link callback runs. A fork in any of them ends the child's loop.
 
 use crate::mailbox::Mail;
-use crate::state::{Call, Core, NIL, Source};
+use crate::state::{Call, Core, Limits, NIL, Source, State, Target};
 use crate::watchers::{Moment, Slow};
 use crate::{EventBase, EventKey};
 use evd_proto::What;
@@ -13,55 +13,59 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs the most urgent queue; returns how many callbacks ran.
-pub(crate) fn process_active(core: &Rc<Core>) -> u64 {
-    let mut ran = 0;
-    let (priority, limits) = {
-        let mut state = core.state.borrow_mut();
-        let Some(priority) = state.choose_queue() else { return 0 };
-        state.flow.running_priority = priority;
-        (priority, state.limits.clone())
-    };
-    let limited =
-        priority >= limits.min_priority && (limits.callbacks < u64::MAX || limits.interval < u64::MAX);
-    let until =
-        if limited { core.state.borrow().base.now().saturating_add(limits.interval) } else { u64::MAX };
-    loop {
-        let next = {
-            let state = core.state.borrow();
-            if state.flow.stop || state.flow.again { None } else { state.queues.first(priority) }
-        };
-        let Some(id) = next else { break };
-        let shared = core.shared();
+/// What ran of a queue.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ran {
+    pub events: u64,
+    /// Of a signal's event as many as it came, also none; and closures that were posted meanwhile.
+    pub callbacks: u64,
+}
+
+/// Runs the most urgent queue.
+pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
+    let mut ran = Ran::default();
+    let mut state = core.state.borrow_mut();
+    let Some(priority) = state.choose_queue() else { return ran };
+    state.flow.running_priority = priority;
+    let Limits { interval, callbacks, min_priority, .. } = state.limits;
+    let limited = priority >= min_priority && (callbacks < u64::MAX || interval < u64::MAX);
+    let timed = limited && interval < u64::MAX;
+    let until = if timed { state.base.refresh_now().saturating_add(interval) } else { u64::MAX };
+    while !(state.flow.stop || state.flow.again) {
+        let Some(id) = state.first_of(priority) else { break };
         // Others can ask for something only through a handle.
-        let asked = Arc::strong_count(&shared) > 1;
-        if asked {
-            let key = EventKey { id, generation: core.state.borrow().slot(id).generation };
+        let note = if core.has_handles() {
+            let key = EventKey { id, generation: state.slot(id).generation };
+            let shared = Arc::clone(&core.shared());
             if !shared.begin(key, std::thread::current().id()) {
-                drop(shared);
-                read_mail(core);
+                drop(state);
+                ran.callbacks += read_mail(core);
                 if core.check_fork().is_err() {
                     return ran;
                 }
+                state = core.state.borrow_mut();
                 continue;
             }
-        }
-        let running = asked.then(|| Running(Arc::clone(&shared)));
-        drop(shared);
-        ran += run_event(core, id);
-        drop(running);
+            Some(Running(shared))
+        } else {
+            None
+        };
+        let job = state.begin(id);
+        drop(state);
+        ran.callbacks += run(core, id, job);
+        ran.events += 1;
+        drop(note);
         if core.check_fork().is_err() {
             return ran;
         }
-        if limited {
-            // Others may be waiting in the kernel: look again.
-            let now = core.state.borrow_mut().base.refresh_now();
-            if ran >= limits.callbacks || now >= until {
-                break;
-            }
+        state = core.state.borrow_mut();
+        state.flow.current = NIL;
+        // Others may be waiting in the kernel: look again. With a limit of time that is taken anew after each callback, as in libevent.
+        if limited && (ran.events >= callbacks || (timed && state.base.refresh_now() >= until)) {
+            break;
         }
     }
-    core.state.borrow_mut().flow.running_priority = 0;
+    state.flow.running_priority = 0;
     ran
 }
 
@@ -74,60 +78,89 @@ impl Drop for Running {
     }
 }
 
-/// Runs one active event; returns how many calls it had.
-fn run_event(core: &Rc<Core>, id: u32) -> u64 {
-    let (target, res, generation) = {
-        let mut state = core.state.borrow_mut();
-        let target = match &mut state.slot_mut(id).call {
+/// What is to be run of an active event.
+enum Job {
+    Call(Rc<dyn Target>, What),
+    /// Of a signal: as often as it came.
+    Calls(Rc<dyn Target>, What, u32),
+    Timed(Rc<dyn Target>, What, u32),
+    Finalizer(Box<dyn FnOnce()>),
+    Exit,
+    Nothing,
+}
+
+impl State {
+    /// Takes an active event off its queue.
+    fn begin(&mut self, id: u32) -> Job {
+        let target = match &self.slot(id).call {
             Call::User(target) => target.upgrade(),
             Call::Own(None) => {
-                state.before_callback(id);
-                state.free_event(id);
-                state.flow.exit = true;
-                return 1;
+                self.before_callback(id);
+                self.free_event(id);
+                self.flow.exit = true;
+                return Job::Exit;
             }
-            Call::Own(Some(_)) => {
-                let finalizer = state.take_finalizer(id);
-                drop(state);
-                if let Some(run) = finalizer {
-                    run();
-                }
-                return 1;
-            }
+            Call::Own(Some(_)) => return self.take_finalizer(id).map_or(Job::Nothing, Job::Finalizer),
         };
-        let (res, calls) = state.before_callback(id);
-        let slot = state.slot_mut(id);
-        let generation = slot.generation;
-        let repeats = matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_));
-        state.flow.current = id;
-        state.flow.calls_left = if repeats { calls } else { 1 };
-        (target, res, generation)
-    };
-    let Some(target) = target else { return 0 };
-    let mut ran = 0;
-    loop {
-        let timed = {
-            let mut state = core.state.borrow_mut();
-            let gone = state.events.get(id as usize).is_none_or(|s| s.generation != generation);
-            // A break ends the repetition; so does a del of the event inside its own callback, and a fork in the child.
-            let over = gone || state.flow.stop || core.check_fork().is_err();
-            if state.flow.calls_left == 0 || (ran > 0 && over) {
-                break;
-            }
-            state.flow.calls_left -= 1;
-            state.callbacks += 1;
-            state.timed_callbacks
-        };
-        if timed {
-            let before = sys::monotonic_ns();
-            Rc::clone(&target).run(res);
-            took(core, EventKey { id, generation }, res, sys::monotonic_ns().saturating_sub(before));
-        } else {
-            Rc::clone(&target).run(res);
+        let (res, calls) = self.before_callback(id);
+        let Some(target) = target else { return Job::Nothing };
+        self.flow.current = id;
+        let repeats = matches!(self.slot(id).source, Source::Signal(_) | Source::DaemonSignal(_));
+        self.flow.calls_left = if repeats { calls } else { 1 };
+        if self.timed_callbacks {
+            return Job::Timed(target, res, self.slot(id).generation);
         }
-        ran += 1;
+        if repeats {
+            return Job::Calls(target, res, self.slot(id).generation);
+        }
+        self.callbacks += 1;
+        Job::Call(target, res)
     }
-    core.state.borrow_mut().flow.current = NIL;
+
+    /// Whether an event's callback is to be called (once more), the `ran`th time.
+    fn calls_again(&mut self, core: &Core, id: u32, generation: u32, ran: u64) -> bool {
+        let gone = self.events.get(id as usize).is_none_or(|s| s.generation != generation);
+        // A break ends the repetition; so does a del of the event inside its own callback, and a fork in the child.
+        let over = gone || self.flow.stop || core.check_fork().is_err();
+        if self.flow.calls_left == 0 || (ran > 0 && over) {
+            return false;
+        }
+        self.flow.calls_left -= 1;
+        self.callbacks += 1;
+        true
+    }
+}
+
+/// Runs it; returns how many calls it had.
+fn run(core: &Rc<Core>, id: u32, job: Job) -> u64 {
+    let mut ran = 0;
+    match job {
+        Job::Call(target, res) => {
+            target.run(res);
+            return 1;
+        }
+        Job::Calls(target, res, generation) => {
+            while core.state.borrow_mut().calls_again(core, id, generation, ran) {
+                Rc::clone(&target).run(res);
+                ran += 1;
+            }
+        }
+        Job::Timed(target, res, generation) => {
+            while core.state.borrow_mut().calls_again(core, id, generation, ran) {
+                let before = sys::monotonic_ns();
+                Rc::clone(&target).run(res);
+                let ns = sys::monotonic_ns().saturating_sub(before);
+                took(core, EventKey { id, generation }, res, ns);
+                ran += 1;
+            }
+        }
+        Job::Finalizer(run) => {
+            run();
+            return 1;
+        }
+        Job::Exit => return 1,
+        Job::Nothing => {}
+    }
     ran
 }
 
@@ -184,7 +217,7 @@ fn take_first(core: &Core) -> Option<Mail> {
     core.inbox.borrow_mut().pop_front()
 }
 
-impl crate::state::State {
+impl State {
     fn take_mail(&mut self, mail: Mail) {
         let known = |state: &Self, key: EventKey| {
             state.events.get(key.id as usize).is_some_and(|s| s.generation == key.generation)
@@ -207,14 +240,18 @@ impl crate::state::State {
         }
     }
 
+    fn first_of(&mut self, priority: usize) -> Option<u32> {
+        self.queues.first(&self.events, priority)
+    }
+
     /// The queue that is to run: the most urgent one that has something; but after `fairness` rounds in which others had to wait, one of those, in turn.
     fn choose_queue(&mut self) -> Option<usize> {
-        let mut waiting = (0..self.queues.priorities()).filter(|p| self.queues.first(*p).is_some());
-        let first = waiting.next()?;
+        let all = self.queues.priorities();
+        let first = (0..all).find(|p| self.first_of(*p).is_some())?;
         if self.limits.fairness == u32::MAX {
             return Some(first);
         }
-        let others: Vec<usize> = waiting.collect();
+        let others: Vec<usize> = (first + 1..all).filter(|p| self.first_of(*p).is_some()).collect();
         if others.is_empty() {
             self.passed_over = 0;
             return Some(first);
@@ -247,11 +284,8 @@ pub(crate) fn watchers(core: &Rc<Core>, moment: Moment, timeout: Option<Duration
 
 /// Tells the user how the link has changed.
 pub(crate) fn tell_news(core: &Rc<Core>) {
-    loop {
+    while !core.state.borrow().link.news.is_empty() {
         let news = std::mem::take(&mut core.state.borrow_mut().link.news);
-        if news.is_empty() {
-            return;
-        }
         // Taken out meanwhile, so that the callback may set another one.
         let Some(mut callback) = core.on_link.borrow_mut().take() else { return };
         let base = EventBase::from_core(core);

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// No index.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -35,12 +36,6 @@ pub(crate) enum Call {
     User(Weak<dyn Target>),
     /// What is to run when the event is finalized, and what it did before; `None`: it ends the loop, `loopexit`.
     Own(Option<Box<Finalizer>>),
-}
-
-impl Call {
-    pub fn is_finalizer(&self) -> bool {
-        matches!(self, Call::Own(Some(_)))
-    }
 }
 
 /// See [`Call::Own`].
@@ -90,29 +85,52 @@ pub(crate) struct Slot {
     pub watch: u32,
     /// The next older event of the same fd or signal.
     pub next: u32,
-    /// Neighbours in the active queue.
-    pub before: u32,
-    pub after: u32,
+    /// Where it stands in its active queue.
+    pub position: u32,
+    /// How often it fired; what does not fit is in [`State::counts`].
+    pub count: u32,
     pub timer: Option<TimerId>,
     pub generation: u32,
     pub what: What,
     /// What it is active with.
     pub res: What,
     pub priority: u8,
-    pub inserted: bool,
-    pub active: bool,
-    /// It becomes active before the next wait.
-    pub later: bool,
-    /// Its timer changed since evd was told.
-    pub timer_dirty: bool,
+    pub bits: Bits,
 }
 
-/// The timeout of an event, in nanoseconds.
+bitflags::bitflags! {
+    /// How an event stands.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Bits: u8 {
+        /// In the list of its fd, signal or name.
+        const INSERTED = 0x01;
+        /// In an active queue.
+        const ACTIVE = 0x02;
+        /// It becomes active before the next wait.
+        const LATER = 0x04;
+        /// Its timer changed since evd was told.
+        const TIMER_DIRTY = 0x08;
+        /// It matters how often it came: a signal or a named event.
+        const COUNTED = 0x10;
+        /// It is to be finalized.
+        const FINALIZING = 0x20;
+        /// It has a timeout to start anew, see [`Timing`].
+        const INTERVAL = 0x40;
+    }
+}
+
+impl Slot {
+    pub fn is(&self, bits: Bits) -> bool {
+        self.bits.intersects(bits)
+    }
+}
+
+/// The timeout of a persistent event, in nanoseconds.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Timing {
-    /// When it is due; after it fired, when it was.
-    pub deadline: u64,
-    /// What to start anew when a persistent event runs; 0: nothing.
+    /// When it was due the last time.
+    pub was_due: u64,
+    /// What to start anew when it runs; 0: nothing.
     pub interval: u64,
 }
 
@@ -130,6 +148,7 @@ pub(crate) enum Place {
 }
 
 /// One fd with all its events.
+#[derive(Clone, Copy)]
 pub(crate) struct Watch {
     pub fd: RawFd,
     /// Its newest event.
@@ -171,17 +190,17 @@ pub(crate) struct Flow {
     /// The event whose callback runs, and how many more calls it has.
     pub current: u32,
     pub calls_left: u32,
-    /// Priority of the queue that runs.
+    /// Priority of the queue that runs; 0 if none does: nothing is more urgent.
     pub running_priority: usize,
 }
 
 pub(crate) struct State {
     pub base: Base,
     pub events: Slab<Slot>,
-    /// By event, as far as events have had timeouts.
+    /// By event, as far as persistent events have had timeouts.
     pub timings: Vec<Timing>,
-    /// By event, as far as events have fired: how often.
-    pub counts: Vec<u64>,
+    /// Of events that fired very often: how many times 2^32.
+    pub counts: HashMap<u32, u32>,
     /// Of signals and named events that are active: how often each came.
     pub calls: HashMap<u32, u32>,
     pub watches: Slab<Watch>,
@@ -219,6 +238,8 @@ pub(crate) struct State {
     pub most_virtuals: usize,
     pub most_active: usize,
     pub most_added: usize,
+    /// The wall clock's time at a time of the base's clock.
+    pub wall: Option<(u64, SystemTime)>,
     /// The clock is looked at whenever the time is asked for.
     pub no_cache_time: bool,
     /// Callbacks are timed, and these are too long, in nanoseconds.
@@ -266,6 +287,11 @@ impl Core {
         if self.generation.get() == generation() { Ok(()) } else { Err(Error::Forked) }
     }
 
+    /// Whether anybody else may ask for something.
+    pub fn has_handles(&self) -> bool {
+        Arc::strong_count(&self.shared.borrow()) > 1
+    }
+
     pub fn shared(&self) -> Ref<'_, Arc<Shared>> {
         self.shared.borrow()
     }
@@ -298,16 +324,26 @@ impl State {
         if let Some(timing) = self.timings.get_mut(at) {
             *timing = Timing::default();
         }
-        if let Some(count) = self.counts.get_mut(at) {
-            *count = 0;
-        }
+        self.counts.remove(&id);
         if let Some(times) = self.times.get_mut(at) {
             *times = (0, 0);
         }
+        // Nearly always empty, and then no hash is made.
         self.calls.remove(&id);
         self.slacks.remove(&id);
         self.labels.remove(&id);
         self.named.remove(&id);
+    }
+
+    /// How often an event fired.
+    pub fn count(&self, id: u32) -> u64 {
+        let high = self.counts.get(&id).copied().unwrap_or(0);
+        u64::from(high) << 32 | u64::from(self.slot(id).count)
+    }
+
+    /// When an event's timeout is due, if it has one.
+    pub fn deadline(&self, id: u32) -> Option<u64> {
+        self.slot(id).timer.and_then(|timer| self.base.deadline_of(timer))
     }
 
     pub fn watch(&self, w: u32) -> &Watch {

@@ -67,15 +67,17 @@ pub(crate) fn timer_token(id: u32) -> u64 {
 impl State {
     /// Gets ready for a wait, and says until when it may last; 0: it is only a look.
     fn before_wait(&mut self, may_wait: bool) -> Option<u64> {
-        for id in std::mem::take(&mut self.laters) {
-            self.activate_now(id);
+        if !self.laters.is_empty() {
+            for id in std::mem::take(&mut self.laters) {
+                self.activate_now(id);
+            }
         }
         let mut may_wait = may_wait && self.always.is_empty() && self.queues.is_empty();
         if may_wait {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
             self.look_at_outs();
-            self.send_pending();
+            self.send_at_once();
         }
         if may_wait { self.longest_wait() } else { Some(0) }
     }
@@ -83,24 +85,49 @@ impl State {
     /// Waits; what came is active afterwards, timers excepted.
     fn wait(&mut self, deadline: Option<u64>) -> Result<(), Error> {
         let mut came = std::mem::take(&mut self.activations);
-        let waited = self.base.wait_until(deadline, &mut came);
-        self.wakeups += u64::from(!came.is_empty());
+        let waited = self.base.wait_for_reports(deadline, &mut came);
+        let reports = self.base.take_reports();
+        self.wakeups += u64::from(!came.is_empty() || !reports.is_empty());
+        let mut link = false;
+        for report in &reports {
+            if report.token == LINK_TOKEN {
+                link = true;
+                continue;
+            }
+            let w = report.token as u32;
+            if self.watches.contains(w as usize) && !self.fire(w, report.ready) {
+                self.mute(w);
+            }
+        }
+        self.base.give_back(reports);
         self.take_activations(&mut came);
         self.activations = came;
-        self.fire_always();
+        if link {
+            self.read_link();
+            self.look_at_outs();
+            self.flush_link();
+        }
+        if !self.always.is_empty() {
+            self.fire_always();
+        }
+        self.note_most();
         waited.map_err(Error::Os)
     }
 
     /// Makes active what is due.
     fn run_timers(&mut self) {
+        if !self.base.has_timers() {
+            return self.tend_link();
+        }
         let mut came = std::mem::take(&mut self.activations);
         self.base.expire(&mut came);
         self.look_behind_timers(&came);
         for activation in came.drain(..) {
-            if let Activation::Timer { token, .. } = activation {
-                self.take_timer((token & !TIMER) as u32);
+            if let Activation::Timer { token, deadline } = activation {
+                self.take_timer((token & !TIMER) as u32, deadline);
             }
         }
+        self.note_most();
         self.activations = came;
         self.tend_link();
     }
@@ -121,30 +148,13 @@ impl State {
     }
 
     fn take_activations(&mut self, came: &mut Vec<Activation>) {
-        let mut link = false;
+        // The mail is read after each turn.
         for activation in came.drain(..) {
-            match activation {
-                Activation::Ready { token: LINK_TOKEN, .. } => link = true,
-                Activation::Ready { token, ready } => {
-                    let w = token as u32;
-                    if self.watches.contains(w as usize) && !self.fire(w, ready) {
-                        self.mute(w);
-                    }
-                }
-                Activation::Signal(signal) => {
-                    if let Some(&first) = self.signals.get(&signal.signo) {
-                        let sender = Sender { pid: signal.pid, uid: signal.uid, code: signal.code };
-                        self.signal_came(first, signal.signo, signal.count, sender);
-                    }
-                }
-                // The mail is read after each turn.
-                Activation::Mail | Activation::Timer { .. } => {}
+            let Activation::Signal(signal) = activation else { continue };
+            if let Some(&first) = self.signals.get(&signal.signo) {
+                let sender = Sender { pid: signal.pid, uid: signal.uid, code: signal.code };
+                self.signal_came(first, signal.signo, signal.count, sender);
             }
-        }
-        if link {
-            self.read_link();
-            self.look_at_outs();
-            self.flush_link();
         }
     }
 
@@ -171,23 +181,22 @@ impl State {
         for (&w, poll) in asked.iter().zip(&polls) {
             if !poll.ready().is_empty() {
                 self.set_place(w, Place::Out);
-                self.fire(w, poll.ready());
+                self.fire(w, poll.ready() & self.known_bits());
             }
         }
     }
 
-    fn take_timer(&mut self, id: u32) {
+    fn take_timer(&mut self, id: u32, deadline: u64) {
         let Some(slot) = self.events.get(id as usize) else { return };
         if slot.timer.is_none() {
             return;
         }
         // evd had it and did not wake us in time: it may be stuck.
-        let deadline = self.timing(id).deadline;
         let late = self.base.now().saturating_sub(deadline) >= GRACE;
         if late && self.link.is_up() && self.evd_has_timer(id, deadline) {
             self.suspect();
         }
-        self.timer_due(id);
+        self.timer_due(id, deadline);
     }
 
     /// What is needed outside of a loop after an event was changed there: what evd must know is sent at once, and the base's fd stays truthful.
@@ -225,8 +234,9 @@ impl Drop for Running<'_> {
         let mut state = self.0.state.borrow_mut();
         let flow = &mut state.flow;
         *flow = Flow { got_exit: flow.exit, got_break: flow.stop, current: NIL, ..Flow::default() };
-        if state.nested && !forked {
-            state.arm_nested();
+        if !forked {
+            // What the last callbacks deleted is not to stay at evd until there is a next loop.
+            state.after_change();
         }
     }
 }
@@ -243,8 +253,9 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
         state.flow = Flow { running: true, stop, current: NIL, ..Flow::default() };
     }
     let running = Running(core);
-    let mut callbacks = 0;
+    let (mut callbacks, mut looked) = (0, false);
     let ended = loop {
+        let mut may_wait = !flags.contains(LoopFlags::NONBLOCK);
         run::tell_news(core);
         // Whatever runs may fork, and this may be the child: here, and below.
         core.check_fork()?;
@@ -258,10 +269,17 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
                 break Ended::Break;
             }
             if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && !core.shared().has_mail() {
-                break Ended::Empty;
+                // In a loop of the user's own the base's fd must not stay readable for what evd still says to a base that has nothing any more.
+                if !state.nested || looked {
+                    break Ended::Empty;
+                }
+                (looked, may_wait) = (true, false);
             }
         }
-        turn(core, !flags.contains(LoopFlags::NONBLOCK))?;
+        turn(core, may_wait)?;
+        if looked && core.state.borrow().is_empty() {
+            continue;
+        }
         let posted = run::read_mail(core);
         callbacks += posted;
         run::tell_news(core);
@@ -274,10 +292,10 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             continue;
         }
         let ran = run::process_active(core);
-        callbacks += ran;
+        callbacks += ran.callbacks;
         core.check_fork()?;
         let state = core.state.borrow();
-        if flags.contains(LoopFlags::ONCE) && state.queues.is_empty() && ran > 0 {
+        if flags.contains(LoopFlags::ONCE) && state.queues.is_empty() && ran.events > 0 {
             break if state.flow.exit {
                 Ended::Exit
             } else if state.flow.stop {

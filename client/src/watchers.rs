@@ -102,7 +102,7 @@ impl EventBase {
     /// replaces one that was set before. While one is set each callback costs two looks at the clock, and [`Event::callback_times`](crate::Event::callback_times) adds up.
     pub fn on_slow(&self, limit: Duration, callback: impl FnMut(&EventBase, &Slow) + 'static) {
         let mut state = self.core().state.borrow_mut();
-        state.slow_limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        state.slow_limit = crate::events::nanos(limit);
         state.timed_callbacks = true;
         drop(state);
         let before = self.core().on_slow.borrow_mut().replace(Box::new(callback));

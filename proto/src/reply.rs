@@ -99,7 +99,7 @@ pub struct Refused {
     pub value: u64,
     /// For people: what was wrong, and what would be right.
     pub text: String,
-    /// Of an `Arm`: the ids and seqs that were refused. The others of the frame stand.
+    /// Of an `Arm`: the ids and seqs that were refused; of a `Timers`: the ids, each with a 0. The others of the frame stand.
     #[serde(deserialize_with = "crate::codec::list")]
     pub ids: Vec<(u32, u32)>,
 }
@@ -177,6 +177,9 @@ pub struct StatusPage {
     /// Its workers, as far as the asker may see them; only on the first page.
     #[serde(deserialize_with = "crate::codec::list")]
     pub workers: Vec<WorkerInfo>,
+    /// What each user uses, as far as the asker may see it; only on the first page.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub accounts: Vec<AccountInfo>,
     /// Bases, ordered by id.
     #[serde(deserialize_with = "crate::codec::list")]
     pub bases: Vec<BaseInfo>,
@@ -331,4 +334,82 @@ pub struct SignalInfo {
     pub signo: i32,
     /// How often it came.
     pub count: u64,
+}
+
+macro_rules! resources {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
+        /// What a user is charged for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Resource {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Resource {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [Resource; [$($text),*].len()] = [$(Resource::$name),*];
+
+            /// What it is called.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Resource::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+resources! {
+    /// Connections, evctl's included.
+    Connections = "connections",
+    /// Watches that evd waits for.
+    Watches = "watches",
+    /// Files that the kernel has in evd's epolls, at most: it does not tell when one is closed. Counted anew when the limit is reached.
+    Entries = "entries",
+    /// Fds that evd keeps while their watches are armed.
+    Copies = "copies",
+    /// Timers that are set.
+    Timers = "timers",
+    /// Subscriptions to named user events.
+    Names = "names",
+    /// Held fds.
+    Holds = "holds",
+    /// Bytes that are held with them.
+    HoldBytes = "hold-bytes",
+    /// Bytes of the tables of watches and timers.
+    Tables = "table-bytes",
+    /// Bytes that wait for clients to read them.
+    Output = "output-bytes",
+    /// Questions to other threads that are not answered yet.
+    Requests = "requests",
+    /// Threads that serve one base only.
+    Threads = "threads",
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What one user uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountInfo {
+    /// The user.
+    pub uid: u32,
+    /// By what is used.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub uses: Vec<Use>,
+}
+
+/// How much of something a user uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// What it is.
+    pub what: Resource,
+    /// How much is in use, or reserved for a session.
+    pub used: u64,
+    /// How much may be now: others' use lowers it.
+    pub limit: u64,
+    /// How often more was refused.
+    pub refused: u64,
 }

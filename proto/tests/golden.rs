@@ -236,6 +236,10 @@ fn pages(t: &mut Table) {
         uptime: 10_000_000_000,
         methods: vec![text("epoll"), text("poll"), text("select")],
         workers: vec![worker],
+        accounts: vec![AccountInfo {
+            uid: 1000,
+            uses: vec![Use { what: Resource::Output, used: 512, limit: 1_048_576, refused: 2 }],
+        }],
         bases: vec![base],
         holds: 1,
         names: 2,
@@ -250,6 +254,7 @@ fn pages(t: &mut Table) {
         uptime: 0,
         methods: vec![],
         workers: vec![],
+        accounts: vec![],
         bases: vec![],
         holds: 0,
         names: 0,

@@ -11,6 +11,7 @@
 
 use super::{Alarm, Backend, Entry, Features, Interest, Mode, Report, WatchError, cvt};
 use evd_proto::What;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub struct Epoll {
     events: Vec<libc::epoll_event>,
     /// Where the kernel lacks `epoll_pwait2`.
     alarm: Option<Alarm>,
+    added: Cell<u64>,
 }
 
 impl Epoll {
@@ -48,7 +50,12 @@ impl Epoll {
         let fd = cvt(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the kernel has just made `fd`; nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Epoll { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; FEWEST], alarm: None })
+        Ok(Epoll {
+            fd,
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; FEWEST],
+            alarm: None,
+            added: Cell::new(0),
+        })
     }
 
     /// One that waits as it must where the kernel lacks `epoll_pwait2`; for tests.
@@ -73,6 +80,9 @@ impl Epoll {
         let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: `event` is a live epoll_event that the kernel only reads; a number that is not open gives EBADF.
         cvt(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), op, number, &mut event) })?;
+        if op == libc::EPOLL_CTL_ADD {
+            self.added.set(self.added.get() + 1);
+        }
         Ok(())
     }
 
@@ -216,6 +226,10 @@ impl Backend for Epoll {
             self.events.resize(n * 2, libc::epoll_event { events: 0, u64: 0 });
         }
         Ok(())
+    }
+
+    fn added(&self) -> u64 {
+        self.added.get()
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {

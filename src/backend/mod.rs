@@ -7,7 +7,13 @@
 
 mod alarm;
 mod changelist;
+#[doc(hidden)]
+pub mod devpoll;
 mod epoll;
+#[doc(hidden)]
+pub mod evport;
+#[doc(hidden)]
+pub mod kqueue;
 mod poll;
 mod select;
 mod table;
@@ -15,7 +21,6 @@ mod table;
 pub(crate) use alarm::Alarm;
 #[doc(hidden)]
 pub use epoll::Epoll;
-use epoll::Epoll as Mirror;
 pub use poll::Poll;
 pub use select::Select;
 
@@ -171,6 +176,11 @@ pub trait Backend {
     /// Tells the kernel of all changes now; a wait does so by itself. For whoever waits for the pollable fd instead.
     fn apply(&mut self) {}
 
+    /// How many entries the kernel has made for it so far; 0 for a method that leaves nothing in the kernel. An entry may be gone since.
+    fn added(&self) -> u64 {
+        0
+    }
+
     /// An fd that is readable when a wait would report something: at once for epoll, after [`Backend::make_pollable`] for others.
     fn pollable(&self) -> Option<BorrowedFd<'_>>;
 
@@ -196,6 +206,11 @@ pub struct Method {
 }
 
 type Open = fn() -> io::Result<Box<dyn Backend + Send>>;
+
+/// A method whose instances are pollable fds themselves, to stand in for one whose are not.
+fn mirror() -> io::Result<Box<dyn Backend + Send>> {
+    epoll::open()
+}
 
 static METHODS: &[Method] = &[
     Method {

@@ -129,6 +129,10 @@ impl Backend for Poll {
         Ok(())
     }
 
+    fn apply(&mut self) {
+        self.table.apply();
+    }
+
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         self.table.pollable()
     }

@@ -195,6 +195,10 @@ impl Backend for Select {
         Ok(())
     }
 
+    fn apply(&mut self) {
+        self.table.apply();
+    }
+
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         self.table.pollable()
     }

@@ -1,12 +1,12 @@
-//! What poll and select share: the watches by number, and the epoll that stands in for them in somebody else's loop.
+//! What poll, select and devpoll share: the watches by number, and an instance of another method that stands in for them in somebody else's loop.
 //!
 //! A row for each watch, dense, and an index by fd number. `live` is what is waited for right now: empty once a one-shot has reported and while a watch is
 //! muted. The mirror is made when it is first asked for; from then on it watches, level-triggered, what the rows have live. It is only ever asked whether it
-//! is readable. What an epoll refuses as always ready keeps it readable through a wake-up of its own.
+//! is readable. What it refuses as always ready keeps it readable through a wake-up of its own.
 
-use super::{Interest, Mirror, Mode, WatchError, cvt};
+use super::{Backend, Entry, Interest, Mode, WatchError, cvt};
 use evd_proto::What;
-use evd_proto::sys::Wake;
+use evd_proto::sys::{FdNumber, Wake};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -39,9 +39,8 @@ pub(super) struct Table {
     shadow: Option<Shadow>,
 }
 
-#[derive(Debug)]
 struct Shadow {
-    mirror: Mirror,
+    mirror: Box<dyn Backend + Send>,
     ready: Wake,
     always: usize,
 }
@@ -140,10 +139,11 @@ impl Table {
         if self.shadow.is_some() {
             return Ok(());
         }
-        let mut shadow = Shadow { mirror: Mirror::new()?, ready: Wake::new()?, always: 0 };
+        let mut shadow = Shadow { mirror: super::mirror()?, ready: Wake::new()?, always: 0 };
+        shadow.mirror.make_pollable()?;
         let fault = |e| if let WatchError::Os(e) = e { e } else { io::Error::other(e) };
         let read = Interest { what: What::READ, mode: Mode::Level };
-        shadow.mirror.set(shadow.ready.as_fd().as_raw_fd(), 0, read, super::Entry::New).map_err(fault)?;
+        shadow.mirror.watch(shadow.ready.as_fd(), 0, read, Entry::New).map_err(fault)?;
         for row in &mut self.rows {
             match shadow.show(row.number, Shown::No, row.live & self.reports) {
                 Ok(shown) => row.shown = shown,
@@ -159,8 +159,21 @@ impl Table {
         Ok(())
     }
 
+    /// Brings the mirror up to date, before somebody sleeps on it: it may have told already what is not so any more, or not yet what it was told itself.
+    pub(super) fn apply(&mut self) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.mirror.apply();
+        }
+    }
+
     pub(super) fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        self.shadow.as_ref().map(|s| s.mirror.as_fd())
+        self.shadow.as_ref()?.mirror.pollable()
+    }
+}
+
+impl std::fmt::Debug for Shadow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shadow").field("always", &self.always).finish_non_exhaustive()
     }
 }
 
@@ -168,12 +181,13 @@ impl Shadow {
     fn show(&mut self, number: RawFd, was: Shown, what: What) -> Result<Shown, WatchError> {
         let shown = if what.is_empty() {
             if was == Shown::Yes {
-                self.mirror.clear(number);
+                self.mirror.unwatch(FdNumber(number).as_fd());
             }
             Shown::No
         } else {
-            let entry = if was == Shown::Yes { super::Entry::Known } else { super::Entry::New };
-            match self.mirror.set(number, 0, Interest { what, mode: Mode::Level }, entry) {
+            let entry = if was == Shown::Yes { Entry::Known } else { Entry::New };
+            match self.mirror.watch(FdNumber(number).as_fd(), 0, Interest { what, mode: Mode::Level }, entry)
+            {
                 Ok(()) => Shown::Yes,
                 Err(WatchError::AlwaysReady) => Shown::AlwaysReady,
                 Err(e) => return Err(e),

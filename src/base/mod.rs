@@ -287,6 +287,11 @@ impl Base {
         self.timers.set_common(timer, common.0, now, token)
     }
 
+    /// When a timer is due; `None`: it is not set. A dead id may have come back for another timer.
+    pub fn deadline_of(&self, timer: TimerId) -> Option<u64> {
+        self.timers.deadline_of(timer)
+    }
+
     /// Cancels a timer; a dead id that has not come back is harmless.
     pub fn cancel_timer(&mut self, timer: TimerId) {
         self.timers.cancel(timer);
@@ -301,6 +306,16 @@ impl Base {
     pub fn until_next_timer(&mut self) -> Option<Duration> {
         let next = self.timers.next()?;
         Some(Duration::from_nanos(next.saturating_sub(self.look_at_clock())))
+    }
+
+    /// Whether there is anything for [`Base::expire`] to look at.
+    pub fn has_timers(&self) -> bool {
+        self.timers.len() > 0
+    }
+
+    /// How many entries the kernel has made for the watches so far, see [`Backend::added`].
+    pub fn added(&self) -> u64 {
+        self.backend.added()
     }
 
     /// How many timers are set.
@@ -325,6 +340,11 @@ impl Base {
             Clock::Monotonic => sys::monotonic_ns(),
             Clock::Manual(ns) => ns.load(Ordering::SeqCst),
         }
+    }
+
+    /// Whether a test sets the clock: then its times mean nothing to others.
+    pub fn has_set_clock(&self) -> bool {
+        matches!(self.clock, Clock::Manual(_))
     }
 
     /// Catches a signal of this process; adding it again changes nothing.
@@ -375,13 +395,38 @@ impl Base {
     /// # Errors
     /// As [`Base::wait`].
     pub fn wait_until(&mut self, deadline: Option<u64>, out: &mut Vec<Activation>) -> io::Result<()> {
-        let Some(deadline) = deadline else { return self.wait(None, out) };
+        self.wait_for_reports(deadline, out)?;
+        self.reports_to(out);
+        Ok(())
+    }
+
+    /// As [`Base::wait_until`], for an owner with very many reports: what became ready is not in `out` but waits to be taken by [`Base::take_reports`].
+    ///
+    /// # Errors
+    /// As [`Base::wait`].
+    pub fn wait_for_reports(&mut self, deadline: Option<u64>, out: &mut Vec<Activation>) -> io::Result<()> {
+        let Some(deadline) = deadline else { return self.collect(None, out) };
         let far = deadline.saturating_sub(self.now) > FAR_NS && matches!(self.clock, Clock::Monotonic);
         if self.rings_before(deadline) || (far && self.set_alarm(Some(deadline)).is_ok()) {
-            return self.wait(None, out);
+            return self.collect(None, out);
         }
         let left = deadline.saturating_sub(if deadline == 0 { 0 } else { self.look_at_clock() });
-        self.wait(Some(Duration::from_nanos(left)), out)
+        self.collect(Some(Duration::from_nanos(left)), out)
+    }
+
+    /// What the last [`Base::wait_for_reports`] found ready, in the backend's order. The room goes back by [`Base::give_back`], when all of it was looked at.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Gives the room of [`Base::take_reports`] back.
+    pub fn give_back(&mut self, mut reports: Vec<Report>) {
+        reports.clear();
+        self.reports = reports;
+    }
+
+    fn reports_to(&mut self, out: &mut Vec<Activation>) {
+        out.extend(self.reports.drain(..).map(|Report { token, ready }| Activation::Ready { token, ready }));
     }
 
     /// Whether the alarm rings at `deadline` at the latest.
@@ -409,6 +454,17 @@ impl Base {
     /// # Errors
     /// What the backend's wait gave (`ENOMEM`).
     pub fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Activation>) -> io::Result<()> {
+        let first = out.len();
+        self.collect(timeout, out)?;
+        // Watches come before signals and mail.
+        let rest = out.split_off(first);
+        self.reports_to(out);
+        out.extend(rest);
+        Ok(())
+    }
+
+    /// Waits, takes in what is the base's own, and leaves the rest in `reports`.
+    fn collect(&mut self, timeout: Option<Duration>, out: &mut Vec<Activation>) -> io::Result<()> {
         let timeout = match self.clock {
             Clock::Manual(_) => timeout.map(|_| Duration::ZERO),
             Clock::Monotonic => timeout,
@@ -420,22 +476,29 @@ impl Base {
         let waited = self.backend.wait(timeout, &mut self.reports);
         self.refresh_now();
         waited?;
-        let (mut mail, mut signals) = (false, false);
-        for i in 0..self.reports.len() {
-            let Report { token, ready } = self.reports[i];
-            if token & OWN == 0 {
-                if self.muted.is_empty() || self.is_heard(token, ready) {
-                    out.push(Activation::Ready { token, ready });
-                }
-                continue;
-            }
+        let is_own = |report: &Report| report.token & OWN != 0;
+        if self.muted.is_empty() && !self.reports.iter().any(is_own) {
+            return Ok(());
+        }
+        let (mut mail, mut signals, mut alarm) = (false, false, false);
+        let mut reports = std::mem::take(&mut self.reports);
+        reports.retain(|&Report { token, ready }| {
             match token {
                 MAIL => mail = true,
                 SIGNALS => signals = true,
+                ALARM => alarm = true,
+                _ => return self.muted.is_empty() || self.is_heard(token, ready),
+            }
+            false
+        });
+        self.reports = reports;
+        if alarm {
+            if self.nested {
                 // Somebody who waits for the pollable fd must not find it readable for this any more.
-                _ if self.nested => self.set_alarm(None)?,
+                self.set_alarm(None)?;
+            } else {
                 // The next deadline will silence it.
-                _ => self.rang = true,
+                self.rang = true;
             }
         }
         if signals {

@@ -90,6 +90,9 @@ impl Timers {
 
     /// The first deadline.
     pub(super) fn next(&mut self) -> Option<u64> {
+        if self.live == 0 {
+            return None;
+        }
         self.first().map(|(_, first)| first.deadline)
     }
 
@@ -135,6 +138,10 @@ impl Timers {
         }
         entries.push_back(Entry { deadline, seq, slot });
         TimerId::new(slot)
+    }
+
+    pub(super) fn deadline_of(&self, timer: TimerId) -> Option<u64> {
+        self.slots.get(timer.slot() as usize).filter(|s| s.entry != NONE).map(|s| s.deadline)
     }
 
     /// Whether `timer` is set now.
@@ -365,7 +372,7 @@ impl Timers {
                 shrunk = true;
             }
         }
-        if shrunk {
+        if shrunk && self.live <= self.slots.len() / 4 {
             self.give_back_slots();
         }
     }

@@ -1,4 +1,4 @@
-//! `evctl status` and `evctl bases`: evd, its workers and its bases.
+//! `evctl status` and `evctl bases`: evd, its workers, what its users use, and its bases.
 //!
 //! evd answers a page at a time; the pages are put together first, so that one listing has one header. `status` gives each base a block of lines,
 //! `bases` one line; both have the same objects in JSON. A worker that has been busy with one turn for 2 s is stuck: what it serves waits.
@@ -7,7 +7,7 @@ use super::client::{Client, Target};
 use super::error::Error;
 use super::table::Table;
 use super::text::{Paint, comma_listed, duration, features, listed, printable, short_duration, signals};
-use evd_proto::reply::{BaseInfo, StatusPage, WorkerInfo};
+use evd_proto::reply::{AccountInfo, BaseInfo, StatusPage, WorkerInfo};
 use evd_proto::request::Status;
 use serde_json::{Value, json};
 use std::io::{self, BufWriter, Write};
@@ -59,6 +59,10 @@ pub(super) fn show(target: &Target, json: bool, paint: Paint) -> Result<(), Erro
     if !page.workers.is_empty() {
         writeln!(out)?;
         workers(&page.workers).write(&mut out, paint)?;
+    }
+    if !page.accounts.is_empty() {
+        writeln!(out)?;
+        accounts(&page.accounts).write(&mut out, paint)?;
     }
     for base in &page.bases {
         writeln!(out)?;
@@ -158,6 +162,34 @@ fn workers(all: &[WorkerInfo]) -> Table {
     table
 }
 
+/// What users use: only what there is something to say of.
+fn accounts(all: &[AccountInfo]) -> Table {
+    let mut table = Table::new(&["UID", "USES", "NOW", "LIMIT", "REFUSED"]);
+    for account in all {
+        for u in account.uses.iter().filter(|u| u.used > 0 || u.refused > 0) {
+            let cells = vec![
+                account.uid.to_string(),
+                u.what.name().to_owned(),
+                u.used.to_string(),
+                u.limit.to_string(),
+                u.refused.to_string(),
+            ];
+            table.row(u.used >= u.limit, cells);
+        }
+    }
+    table
+}
+
+fn account_as_json(account: &AccountInfo) -> Value {
+    let uses = account.uses.iter().map(|u| {
+        let value = json!({ "used": u.used, "limit": u.limit, "refused": u.refused });
+        (u.what.name().replace('-', "_"), value)
+    });
+    let mut object: serde_json::Map<String, Value> = uses.collect();
+    object.insert("uid".to_owned(), json!(account.uid));
+    Value::Object(object)
+}
+
 fn write_base(b: &BaseInfo, out: &mut impl Write, paint: Paint) -> io::Result<()> {
     let head = format!("base {} {}", b.id, printable(&b.name));
     writeln!(out, "{}", paint.bold(&head))?;
@@ -201,6 +233,7 @@ fn whole_as_json(page: &StatusPage) -> Value {
         "uptime_ns": page.uptime,
         "methods": clean(&page.methods),
         "workers": page.workers.iter().map(worker).collect::<Vec<_>>(),
+        "accounts": page.accounts.iter().map(account_as_json).collect::<Vec<_>>(),
         "bases": page.bases.iter().map(base_as_json).collect::<Vec<_>>(),
         "holds": page.holds,
         "names": page.names,

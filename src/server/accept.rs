@@ -1,10 +1,13 @@
 //! The acceptor: takes connections, asks who they are, and hands them on. It never reads from one, and never closes one.
 
+use super::access::{Rules, Standing};
+use super::log::{info_of, warn_of};
 use super::mail::lock;
-use super::registry::Shared;
+use super::registry::{Shared, Unassigned};
 use super::reject::Reject;
 use super::service::Service;
 use super::starts::{LIVES, Starts};
+use super::watchdog::Watchdog;
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
 use evd_proto::What;
@@ -24,8 +27,10 @@ const OUT_OF_FDS: &str = "evd is out of file descriptors; try later";
 const MOST: usize = 64;
 /// How long workers that do not end are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The timer of [`Acceptor::settles`].
-const SETTLED: u64 = 1;
+/// The timer after which connections are accepted again, the watchdog's, and that of [`Acceptor::settles`].
+const RESUME: u64 = 0;
+const LOOK: u64 = 1;
+const SETTLED: u64 = 2;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 /// The acceptor.
@@ -36,9 +41,13 @@ pub(super) struct Acceptor {
     reject: Reject,
     /// Given up to have an fd for saying that there are none.
     spare: Option<OwnedFd>,
+    /// Looked up again by a reload.
+    rules: Rules,
     service: Service,
     /// Emptied when evd has read what it inherited and goes on.
     starts: Option<Starts>,
+    /// `None`: there is no service manager that wants to hear that evd lives.
+    watchdog: Option<Watchdog>,
     is_paused: bool,
     /// A connection with this number or a greater one is turned away: the rest is for the fds that those who are here already pass.
     most: RawFd,
@@ -53,6 +62,7 @@ impl Acceptor {
         mut base: Base,
         listener: Listener,
         shared: Arc<Shared>,
+        rules: Rules,
         service: Service,
     ) -> io::Result<Acceptor> {
         base.watch(listener.as_fd(), 0, READ, Entry::New).map_err(io::Error::other)?;
@@ -60,28 +70,45 @@ impl Acceptor {
         let most = sys::most_open_files();
         let most = most - (most / 4).min(RESERVE);
         let reject = Reject::default();
-        Ok(Acceptor { base, listener, shared, reject, spare, service, starts: None, is_paused: false, most })
+        let watchdog = service.watchdog().map(Watchdog::new);
+        let (is_paused, starts) = (false, None);
+        Ok(Acceptor {
+            base,
+            listener,
+            shared,
+            reject,
+            spare,
+            rules,
+            service,
+            starts,
+            watchdog,
+            is_paused,
+            most,
+        })
     }
 
     /// Counts this start as a good one a moment after all that was inherited is read.
     pub fn settles(&mut self, starts: Starts) {
         self.starts = Some(starts);
+        self.settle_later();
+    }
+
+    fn settle_later(&mut self) {
         let at = self.base.refresh_now().saturating_add(LIVES);
         self.base.set_timer(None, at, SETTLED);
     }
 
     fn settled(&mut self) {
-        let Some(starts) = self.starts.take() else { return };
-        if self.shared.holds.is_settled() {
-            starts.forget();
-        } else {
-            self.settles(starts);
+        match &self.starts {
+            Some(starts) if self.shared.holds.is_settled() => starts.forget(),
+            _ => self.settle_later(),
         }
     }
 
     /// Accepts until evd is told to stop; then ends all sessions. Failures of the wait go to `failed`.
     pub fn run(mut self, failed: &Mutex<Option<io::Error>>) {
         self.service.ready();
+        self.look();
         let mut acts = Vec::new();
         while !self.shared.is_stopping() {
             let timeout = self.base.until_next_timer();
@@ -94,16 +121,48 @@ impl Acceptor {
                 match act {
                     Activation::Ready { .. } => self.accept(),
                     Activation::Timer { token: SETTLED, .. } => self.settled(),
+                    Activation::Timer { token: LOOK, .. } => self.look(),
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);
-                        self.shared.stop();
+                        match set.signo {
+                            libc::SIGHUP => self.reload(),
+                            _ => self.shared.stop(),
+                        }
                     }
-                    Activation::Mail => self.service.sessions(self.shared.counts()),
+                    Activation::Mail => self.show(),
                 }
             }
         }
         self.end();
+    }
+
+    /// Tells the watchdog that evd lives, if it does.
+    fn look(&mut self) {
+        let Some(watchdog) = &mut self.watchdog else { return };
+        let now = self.base.refresh_now();
+        let (is_well, next) = watchdog.look(&self.shared, now);
+        if is_well {
+            self.service.alive();
+        }
+        self.base.set_timer(None, now.saturating_add(next), LOOK);
+        self.show();
+    }
+
+    fn show(&mut self) {
+        let stuck = self.watchdog.as_ref().map(Watchdog::quarantined).unwrap_or_default();
+        self.service.status(self.shared.counts(), &stuck);
+    }
+
+    /// Looks up again who may connect. Who is connected stays so.
+    fn reload(&mut self) {
+        self.service.reloading();
+        match self.rules.look_up().map(|allowed| self.shared.access.replace(allowed)) {
+            Ok(true) => log::info!("reloaded: others may connect than before"),
+            Ok(false) => log::info!("reloaded: nothing has changed"),
+            Err(e) => log::error!("who may connect stays as it was: {e}"),
+        }
+        self.service.reloaded();
     }
 
     fn accept(&mut self) {
@@ -138,15 +197,25 @@ impl Acceptor {
                 return self.reject.refuse(socket, Code::System, text);
             }
         };
-        if !self.shared.access.allows(&peer, socket.as_fd()) {
-            log::info!("refused process {} of user {}", peer.pid, peer.uid);
-            let text = self.shared.access.refusal(peer.uid);
-            return self.reject.refuse(socket, Code::NotAllowed, text);
-        }
-        if let Err((socket, e)) = self.shared.assign(socket, peer) {
-            log::warn!("no worker for user {}: {e}", peer.uid);
-            let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
-            self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
+        let inspects = match self.shared.access.standing(&peer, socket.as_fd()) {
+            Standing::Refused(text) => {
+                info_of!(peer.uid, "refused process {} of user {}", peer.pid, peer.uid);
+                return self.reject.refuse(socket, Code::NotAllowed, text);
+            }
+            Standing::User => false,
+            Standing::Inspector => true,
+        };
+        match self.shared.assign(socket, peer, inspects) {
+            Ok(()) => {}
+            Err((socket, Unassigned::Refused(why))) => {
+                info_of!(peer.uid, "refused process {}: {}", peer.pid, why.text);
+                self.reject.tell(socket, why);
+            }
+            Err((socket, Unassigned::Os(e))) => {
+                warn_of!(peer.uid, "no worker for user {}: {e}", peer.uid);
+                let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
+                self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
+            }
         }
     }
 
@@ -166,7 +235,7 @@ impl Acceptor {
             self.is_paused = true;
             self.base.unwatch(self.listener.as_fd(), 0);
             let at = self.base.now().saturating_add(PAUSE);
-            self.base.set_timer(None, at, 0);
+            self.base.set_timer(None, at, RESUME);
         }
     }
 
@@ -191,6 +260,9 @@ impl Acceptor {
         if stuck > 0 {
             log::warn!("stopped without {stuck} workers that did not end in {} s", PATIENCE.as_secs());
         }
+        let even = stuck > 0 || shared.holds.count(None) > 0 || shared.books.is_even();
+        debug_assert!(even, "all are gone, and somebody is still charged: {:?}", shared.books.shown(None, 9));
+        super::log::end();
         log::info!("stopped; {bases} bases were told");
     }
 }

@@ -1,6 +1,5 @@
 //! The command line of evd, and each argument's environment variable.
 
-use super::access::ids;
 use super::builder::Daemon;
 use super::error::Error;
 use super::{keeper, log};
@@ -39,6 +38,12 @@ pub struct Args {
     /// A group whose members may connect, by number or name; may be repeated
     #[arg(long, value_name = "GID", env = "EVD_ALLOW_GID", value_delimiter = ',')]
     pub allow_gid: Vec<String>,
+    /// A group whose members may connect and look at the bases of all users, by number or name; may be repeated
+    #[arg(long, value_name = "GID", env = "EVD_ADMIN_GID", value_delimiter = ',')]
+    pub admin_gid: Vec<String>,
+    /// Let users in whom evd's user namespace does not know, all as one (65534)
+    #[arg(long, env = "EVD_ALLOW_OVERFLOW_UID", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_overflow_uid: bool,
     /// Threads that serve one user, at most
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -49,6 +54,9 @@ pub struct Args {
     /// what is held goes.
     #[arg(long)]
     pub keeper: bool,
+    /// What one user may have at most, as NAME=NUMBER with a name that `evctl status` shows; may be repeated
+    #[arg(long, value_name = "NAME=N", env = "EVD_QUOTA", value_delimiter = ',')]
+    pub quota: Vec<String>,
     /// How much to log to stderr
     #[arg(long, value_name = "LEVEL", env = "EVD_LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
@@ -74,12 +82,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<ExitCode, Error> {
-    let mut builder = Daemon::builder().workers_per_uid(usize::from(args.workers_per_uid));
-    for uid in ids(&args.allow_uid.join(","), "user", evd_proto::sys::user_id)? {
-        builder = builder.allow_uid(uid);
-    }
-    for gid in ids(&args.allow_gid.join(","), "group", evd_proto::sys::group_id)? {
-        builder = builder.allow_gid(gid);
+    let mut builder = Daemon::builder()
+        .workers_per_uid(usize::from(args.workers_per_uid))
+        .allow_names(args.allow_uid.join(","), args.allow_gid.join(","))
+        .admin_names(args.admin_gid.join(","))
+        .allow_overflow_uid(args.allow_overflow_uid);
+    for quota in args.quota.iter().filter(|q| !q.is_empty()) {
+        let (what, each) = super::quotas::parse(quota)?;
+        builder = builder.quota(what, each);
     }
     // An empty variable counts as unset, as for clients.
     builder = match args.socket.filter(|p| !p.is_empty()) {

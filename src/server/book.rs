@@ -2,6 +2,7 @@
 
 use super::parcel::{Left, Parcel};
 use super::store::Store;
+use crate::session::books::Charge;
 use evd_proto::What;
 use evd_proto::reply::HoldInfo;
 use evd_proto::sys::{self, FileKind};
@@ -32,6 +33,7 @@ pub(super) struct Held {
     pub pid: i32,
     pub giver: String,
     pub taking: Option<u64>,
+    _charges: [Charge; 2],
 }
 
 /// What is given to a taker.
@@ -167,17 +169,41 @@ impl Book {
 }
 
 impl Held {
-    pub fn new(number: u64, fd: OwnedFd, attachment: Arc<[u8]>, times: (u64, u64), giver: &Giver) -> Held {
+    pub fn new(
+        number: u64,
+        fd: OwnedFd,
+        attachment: Arc<[u8]>,
+        times: (u64, u64),
+        giver: &Giver,
+        charges: [Charge; 2],
+    ) -> Held {
         let file = sys::identify(fd.as_fd());
         let (kind, ino) = file.map_or((FileKind::Other, 0), |f| (f.kind, f.ino));
         let (since, expires) = times;
         let (pid, giver) = (giver.pid, giver.name.clone());
-        Held { number, fd: Arc::new(fd), kind, ino, attachment, since, expires, pid, giver, taking: None }
+        Held {
+            number,
+            fd: Arc::new(fd),
+            kind,
+            ino,
+            attachment,
+            since,
+            expires,
+            pid,
+            giver,
+            taking: None,
+            _charges: charges,
+        }
     }
 
     #[cfg(test)]
     pub fn for_test(fd: OwnedFd, attachment: &[u8]) -> Held {
-        Held::new(0, fd, attachment.into(), (1, 0), &Giver { pid: 1, name: "test".into() })
+        use crate::session::books::{Books, Quotas};
+        use evd_proto::reply::Resource;
+        const KINDS: usize = Resource::ALL.len();
+        let account = Books::new(Quotas { each: [9; KINDS], whole: [9; KINDS] }).account(1);
+        let charges = [Resource::Holds, Resource::HoldBytes].map(|what| account.charge_anyway(what, 1));
+        Held::new(0, fd, attachment.into(), (1, 0), &Giver { pid: 1, name: "test".into() }, charges)
     }
 
     pub fn give(&self, keep: bool) -> Given {

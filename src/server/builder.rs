@@ -1,17 +1,20 @@
 //! Making an evd: in a process of its own, or on threads of a host.
 
 use super::accept::Acceptor;
-use super::access::Access;
+use super::access::{Access, Rules};
 use super::error::Error;
 use super::holds::Holds;
 use super::mail::lock;
 use super::parcel::Left;
+use super::quotas::Wanted;
 use super::registry::{Shared, no_base};
 use super::service::{self, Passed, Service};
 use super::starts::{Starts, Trust};
 use super::store::Store;
 use crate::base::{Base, Config};
+use crate::session::books::Books;
 use evd_proto::path::socket_path;
+use evd_proto::reply::Resource;
 use evd_proto::sys::{self, Listener};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -19,15 +22,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+/// Why an evd on a host's threads holds in memory only: the service manager is the host's.
+const MORTAL: &str = "it runs on threads of a program";
+
 /// What an evd is to be like. Made by [`Daemon::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     socket: Option<PathBuf>,
     /// The path is one that clients look at by themselves: its directory may be made.
     is_default: bool,
-    uids: Vec<u32>,
-    gids: Vec<u32>,
+    rules: Rules,
     workers_per_uid: usize,
+    quotas: Wanted,
 }
 
 impl Builder {
@@ -45,19 +51,49 @@ impl Builder {
 
     /// Lets a user connect. evd's own and root always may.
     pub fn allow_uid(mut self, uid: u32) -> Builder {
-        self.uids.push(uid);
+        self.rules.uids.push(uid);
         self
     }
 
     /// Lets the members of a group connect.
     pub fn allow_gid(mut self, gid: u32) -> Builder {
-        self.gids.push(gid);
+        self.rules.gids.push(gid);
+        self
+    }
+
+    /// Lets users and groups connect, by number or name, with commas between them. Names are looked up when it starts, and again when it reloads.
+    pub(super) fn allow_names(mut self, users: String, groups: String) -> Builder {
+        (self.rules.users, self.rules.groups) = (users, groups);
+        self
+    }
+
+    /// Groups of [`Builder::admin_gid`], by number or name, with commas between them.
+    pub(super) fn admin_names(mut self, groups: String) -> Builder {
+        self.rules.admin_groups = groups;
+        self
+    }
+
+    /// Lets the members of a group connect, and look at the bases of all users: `evctl status`, `bases` and `events`. What they do there is logged.
+    pub fn admin_gid(mut self, gid: u32) -> Builder {
+        self.rules.admins.push(gid);
+        self
+    }
+
+    /// Whether those whom evd's user namespace does not know may connect, as far as the lists allow it. They all are one user to evd.
+    pub fn allow_overflow_uid(mut self, allow: bool) -> Builder {
+        self.rules.allow_overflow = allow;
         self
     }
 
     /// At most so many threads serve one user; 1 if it is not said.
     pub fn workers_per_uid(mut self, n: usize) -> Builder {
         self.workers_per_uid = n;
+        self
+    }
+
+    /// What one user may have of something at most. Without this it is what README's Limits say.
+    pub fn quota(mut self, what: Resource, each: u64) -> Builder {
+        self.quotas.set(what, each);
         self
     }
 
@@ -76,9 +112,12 @@ impl Builder {
     /// # Ok::<(), evd::server::Error>(())
     /// ```
     pub fn spawn(self) -> Result<Daemon, Error> {
-        let (base, listener) = (new_base()?, self.listen()?);
+        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
+        let (base, listener) = (new_base()?, self.listen(&access)?);
         let socket = self.path();
-        let (acceptor, shared) = self.acceptor(base, listener, Service::default(), Holds::default())?;
+        let books = Books::new(self.quotas.quotas());
+        let holds = Holds::new(Err(MORTAL), Arc::clone(&books));
+        let (acceptor, shared) = self.acceptor(base, listener, access, Service::default(), holds, books)?;
         let failed = Arc::new(Mutex::new(None));
         let of = Arc::clone(&failed);
         let thread = std::thread::Builder::new().name("evd".to_owned()).spawn(move || acceptor.run(&of));
@@ -86,7 +125,8 @@ impl Builder {
         Ok(Daemon { socket, shared, thread, failed })
     }
 
-    /// Runs evd in this thread until SIGTERM or SIGINT: what the binary does. Takes the socket that a service manager passed, if there is one.
+    /// Runs evd in this thread until SIGTERM or SIGINT: what the binary does. Takes the socket that a service manager passed, if there is one. At SIGHUP it
+    /// looks up again who may connect.
     ///
     /// # Errors
     /// See [`Error`].
@@ -95,8 +135,9 @@ impl Builder {
             log::warn!("can't raise the limit on open files: {e}");
         }
         sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
+        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
         let mut base = new_base()?;
-        for signo in [libc::SIGTERM, libc::SIGINT] {
+        for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
         }
         let Passed { listener, parcels, starts, stale } = service::passed().map_err(Error::Passed)?;
@@ -104,7 +145,8 @@ impl Builder {
             Some(_) => "the socket from the service manager".to_owned(),
             None => self.path().display().to_string(),
         };
-        let listener = listener.map_or_else(|| self.listen(), Ok)?;
+        let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
+        let books = Books::new(self.quotas.quotas());
         let mut service = Service::from_environment();
         let store = Store::find();
         let (starts, trust) = match &store {
@@ -114,13 +156,13 @@ impl Builder {
             }
             Err(_) => (Starts::default(), Trust::All),
         };
-        let holds = Holds::new(store);
+        let holds = Holds::new(store, Arc::clone(&books));
         if let Some(why) = holds.why_mortal() {
             log::info!("holds do not survive evd: {why}");
             service.are_mortal(why);
         }
         let inherited = inherit(&holds, parcels, trust);
-        let (mut acceptor, shared) = self.acceptor(base, listener, service, holds)?;
+        let (mut acceptor, shared) = self.acceptor(base, listener, access, service, holds, books)?;
         inherited.into_iter().for_each(|uid| shared.inherit(uid));
         if shared.holds.why_mortal().is_none() {
             acceptor.settles(starts);
@@ -144,14 +186,15 @@ impl Builder {
         self.socket.clone().unwrap_or_else(socket_path)
     }
 
-    fn access(&self) -> Access {
-        Access::new(self.uids.clone(), self.gids.clone())
+    /// Makes the listening socket of an evd that another process will be.
+    pub(super) fn listen_for_child(&self) -> Result<Listener, Error> {
+        self.listen(&Access::new(self.rules.look_up()?, self.rules.allow_overflow))
     }
 
     /// Makes the listening socket.
-    pub(super) fn listen(&self) -> Result<Listener, Error> {
+    fn listen(&self, access: &Access) -> Result<Listener, Error> {
         let path = self.path();
-        let (mode, gid) = self.access().socket_mode();
+        let (mode, gid) = access.socket_mode();
         if self.is_default || self.socket.is_none() {
             make_directory(&path).map_err(|source| Error::Socket { path: path.clone(), source })?;
         }
@@ -165,13 +208,15 @@ impl Builder {
         &self,
         mut base: Base,
         listener: Listener,
+        access: Access,
         service: Service,
         holds: Holds,
+        books: Arc<Books>,
     ) -> Result<(Acceptor, Arc<Shared>), Error> {
         let waker = base.waker().map_err(Error::os("make a mailbox"))?;
-        let shared = Arc::new(Shared::new(self.access(), self.workers_per_uid, waker, holds));
+        let shared = Arc::new(Shared::new(access, books, self.workers_per_uid, waker, holds));
         shared.reports_sessions.store(service.is_there(), std::sync::atomic::Ordering::Relaxed);
-        let acceptor = Acceptor::new(base, listener, Arc::clone(&shared), service);
+        let acceptor = Acceptor::new(base, listener, Arc::clone(&shared), self.rules.clone(), service);
         Ok((acceptor.map_err(Error::os("watch the listening socket"))?, shared))
     }
 }

@@ -11,9 +11,10 @@ use super::book::{Book, Given, Giver, Held};
 use super::mail::lock;
 use super::parcel::Left;
 use super::store::Store;
+use crate::session::books::{Account, Books, Charge, Over};
 use evd_proto::What;
 use evd_proto::name::printable;
-use evd_proto::reply::{Code, HoldInfo};
+use evd_proto::reply::{Code, HoldInfo, Resource};
 use evd_proto::sys::{self, PollFd};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -23,11 +24,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Held fds of one user, at most, if evd may open enough.
-const MOST: usize = 16_384;
-/// Bytes of attachments of one user, and of all.
-const MOST_BYTES: usize = 16 << 20;
-const MOST_BYTES_IN_ALL: usize = 128 << 20;
 /// Holds in one page of a list: each is at most 250 bytes.
 const PAGE: usize = 200;
 /// Why something about a hold is refused.
@@ -42,10 +38,6 @@ pub(super) struct Refusal {
 impl Refusal {
     pub fn new(code: Code, text: String) -> Refusal {
         Refusal { code, limit: 0, value: 0, text }
-    }
-
-    fn limit(limit: usize, value: usize, text: String) -> Refusal {
-        Refusal { code: Code::Limit, limit: limit as u64, value: value as u64, text }
     }
 
     fn unknown(name: &str) -> Refusal {
@@ -65,6 +57,13 @@ impl Refusal {
     }
 }
 
+impl From<Over> for Refusal {
+    fn from(over: Over) -> Refusal {
+        let (limit, value) = (over.limit, over.used);
+        Refusal { code: Code::Limit, limit, value, text: over.to_string() }
+    }
+}
+
 /// What is to be held.
 pub(super) struct Gift {
     pub name: String,
@@ -79,11 +78,9 @@ pub(super) struct Holds {
     shelves: Mutex<HashMap<u32, Arc<Shelf>>>,
     last: AtomicU64,
     store: Result<Store, &'static str>,
-    /// Held fds of all users, and bytes of their attachments.
+    books: Arc<Books>,
+    /// Held fds of all users.
     count: AtomicUsize,
-    bytes: AtomicUsize,
-    most: usize,
-    most_in_all: usize,
     /// Users whose holds of an earlier evd are not here yet.
     unread: AtomicUsize,
 }
@@ -92,31 +89,19 @@ pub(super) struct Holds {
 #[derive(Default)]
 struct Shelf {
     count: AtomicUsize,
-    bytes: AtomicUsize,
     book: Mutex<Book>,
 }
 
-impl Default for Holds {
-    fn default() -> Holds {
-        Holds::new(Err("this evd has no service manager"))
-    }
-}
-
 impl Holds {
-    /// Nothing is held yet. `store`: where parcels go, or why there is no such place.
-    pub fn new(store: Result<Store, &'static str>) -> Holds {
-        let (open_files, _) = sys::open_files();
-        // While a parcel is made anew all of its fds are in flight twice, and open.
-        let share = usize::try_from(open_files / 8 * 3).unwrap_or(usize::MAX).max(1);
+    /// Nothing is held yet. `store`: where parcels go, or why there is no such place. What is held is charged to its user.
+    pub fn new(store: Result<Store, &'static str>, books: Arc<Books>) -> Holds {
         Holds {
             shelves: Mutex::default(),
             // Of another evd's numbers none must be mistaken for one of ours.
             last: AtomicU64::new(sys::monotonic_ns()),
             store,
+            books,
             count: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            most: share.min(MOST),
-            most_in_all: share,
             unread: AtomicUsize::new(0),
         }
     }
@@ -160,11 +145,10 @@ impl Holds {
         }
         let result = act(&mut book);
         // Others add up only numbers, and never wait for this lock.
-        let (count, bytes) = (book.table.len(), book.bytes);
-        let before = (shelf.count.swap(count, Ordering::Relaxed), shelf.bytes.swap(bytes, Ordering::Relaxed));
+        let count = book.table.len();
+        let before = shelf.count.swap(count, Ordering::Relaxed);
         // Wraps where it becomes less.
-        self.count.fetch_add(count.wrapping_sub(before.0), Ordering::Relaxed);
-        self.bytes.fetch_add(bytes.wrapping_sub(before.1), Ordering::Relaxed);
+        self.count.fetch_add(count.wrapping_sub(before), Ordering::Relaxed);
         result
     }
 
@@ -174,6 +158,7 @@ impl Holds {
         book.left.sort_by_key(|(l, _)| std::cmp::Reverse(l.generation));
         let found = book.left.iter().filter(|(_, skip)| !skip).find_map(|(l, _)| l.unpack());
         let now = sys::monotonic_ns();
+        let account = self.books.account(uid);
         let (mut expired, mut last) = (0, 0);
         for (record, fd) in found.into_iter().flatten() {
             last = last.max(record.number);
@@ -181,9 +166,13 @@ impl Holds {
                 expired += 1;
                 continue;
             }
-            let attachment = record.attachment.into();
             let giver = Giver { pid: record.pid, name: record.giver };
-            let held = Held::new(record.number, fd, attachment, (record.since, record.expires), &giver);
+            let times = (record.since, record.expires);
+            let charges = [
+                account.charge_anyway(Resource::Holds, 1),
+                account.charge_anyway(Resource::HoldBytes, record.attachment.len() as u64),
+            ];
+            let held = Held::new(record.number, fd, record.attachment.into(), times, &giver, charges);
             drop(book.insert(record.name, held));
         }
         self.last.fetch_max(last, Ordering::Relaxed);
@@ -203,15 +192,16 @@ impl Holds {
     /// A limit; a name that is taken, if it is not to be replaced; they can't be stored.
     pub fn put(&self, uid: u32, gifts: Vec<Gift>, replace: bool, giver: &Giver) -> Result<(), Refusal> {
         self.with(uid, |book| {
-            self.check(uid, book, &gifts, replace)?;
+            let charges = self.charge(uid, book, &gifts, replace)?;
             let now = sys::monotonic_ns();
             let first = self.last.fetch_add(gifts.len() as u64, Ordering::Relaxed) + 1;
             let new: Vec<(String, Held)> = (first..)
-                .zip(gifts)
-                .map(|(number, gift)| {
+                .zip(gifts.into_iter().zip(charges))
+                .map(|(number, (gift, charges))| {
                     let expires = if gift.ttl == 0 { 0 } else { now.saturating_add(gift.ttl) };
                     let times = (now, expires);
-                    (gift.name, Held::new(number, gift.fd, gift.attachment.into(), times, giver))
+                    let attachment = gift.attachment.into();
+                    (gift.name, Held::new(number, gift.fd, attachment, times, giver, charges))
                 })
                 .collect();
             if let Ok(store) = &self.store {
@@ -226,59 +216,45 @@ impl Holds {
         })
     }
 
-    fn check(&self, uid: u32, book: &Book, gifts: &[Gift], replace: bool) -> Result<(), Refusal> {
+    /// What these cost, if they may be held.
+    fn charge(
+        &self,
+        uid: u32,
+        book: &Book,
+        gifts: &[Gift],
+        replace: bool,
+    ) -> Result<Vec<[Charge; 2]>, Refusal> {
+        let account = self.books.account(uid);
         let mut names = BTreeSet::new();
-        let (mut count, mut bytes, mut freed) = (book.table.len(), book.bytes, 0);
+        let mut charges = Vec::with_capacity(gifts.len());
         for gift in gifts {
             if !names.insert(&gift.name) {
                 let text = format!("the name {:?} is twice in one request", printable(&gift.name));
                 return Err(Refusal::new(Code::BadRequest, text));
             }
-            match book.table.get(&gift.name) {
-                Some(_) if !replace => {
-                    let text =
-                        format!("something is held under the name {:?} already", printable(&gift.name));
-                    return Err(Refusal::new(Code::Exists, text));
-                }
-                Some(old) => freed += old.attachment.len(),
-                None => count += 1,
+            let exists = book.table.contains_key(&gift.name);
+            if exists && !replace {
+                let text = format!("something is held under the name {:?} already", printable(&gift.name));
+                return Err(Refusal::new(Code::Exists, text));
             }
-            bytes += gift.attachment.len();
-        }
-        let (held, more) = (book.table.len(), count - book.table.len());
-        let in_all = self.count.load(Ordering::Relaxed);
-        if more > 0 && count > self.most {
-            let most = self.most;
-            let text = format!("{held} fds are held for user {uid}, at most {most} may be");
-            return Err(Refusal::limit(most, held, text));
-        }
-        if more > 0 && in_all + more > self.most_in_all {
-            let most = self.most_in_all;
-            let text = format!("{in_all} fds are held for all users, at most {most} may be");
-            return Err(Refusal::limit(most, in_all, text));
-        }
-        let (held, wanted) = (book.bytes, bytes - freed);
-        if wanted > held && wanted > MOST_BYTES {
-            let text =
-                format!("{held} bytes are attached to holds of user {uid}, at most {MOST_BYTES} may be");
-            return Err(Refusal::limit(MOST_BYTES, held, text));
-        }
-        let all = self.bytes.load(Ordering::Relaxed);
-        if wanted > held && all + (wanted - held) > MOST_BYTES_IN_ALL {
-            let text =
-                format!("{all} bytes are attached to holds of all users, at most {MOST_BYTES_IN_ALL} may be");
-            return Err(Refusal::limit(MOST_BYTES_IN_ALL, all, text));
+            // What is replaced gives back its own.
+            let charge = |account: &Arc<Account>, what, n| {
+                if exists { Ok(account.charge_anyway(what, n)) } else { account.charge(what, n) }
+            };
+            let one = charge(&account, Resource::Holds, 1)?;
+            charges.push([one, charge(&account, Resource::HoldBytes, gift.attachment.len() as u64)?]);
         }
         if let (Ok(store), None) = (&self.store, &book.parcel) {
-            // Two fds a user; while one is made anew, four; and the canary, and the count of crashes.
+            // Two fds a user; while one is made anew, four; and the canary, and the count of starts.
             let users = lock(&self.shelves).len();
             let most = (store.most() / 2).saturating_sub(3);
             if users > most {
                 let text = format!("{users} users hold fds, and the service manager stores those of {most}");
-                return Err(Refusal::limit(most, users, text));
+                let (limit, value) = (most as u64, users as u64);
+                return Err(Refusal { code: Code::Limit, limit, value, text });
             }
         }
-        Ok(())
+        Ok(charges)
     }
 
     /// Gives a held fd to a session. Unless it is a copy, it is marked as being taken until [`Holds::taken`] or [`Holds::left`].
@@ -362,7 +338,11 @@ impl Holds {
     pub fn count(&self, uid: Option<u32>) -> u32 {
         let count = match uid {
             Some(uid) => lock(&self.shelves).get(&uid).map_or(0, |s| s.count.load(Ordering::Relaxed)),
-            None => self.count.load(Ordering::Relaxed),
+            None => {
+                // The watchdog asks this, and is to find out whether it can be locked.
+                drop(lock(&self.shelves));
+                self.count.load(Ordering::Relaxed)
+            }
         };
         count as u32
     }
@@ -395,15 +375,24 @@ impl Holds {
 mod tests {
     use super::*;
 
+    const MOST: u64 = 300;
+
+    fn holds() -> Holds {
+        use crate::session::books::Quotas;
+        const KINDS: usize = Resource::ALL.len();
+        let books = Books::new(Quotas { each: [MOST; KINDS], whole: [u64::MAX; KINDS] });
+        Holds::new(Err("a test"), books)
+    }
+
     fn put(holds: &Holds, name: &str, replace: bool) -> Result<(), Refusal> {
         let fd = sys::reserve_fd().unwrap();
-        let gift = Gift { name: name.into(), fd, attachment: vec![1, 2], ttl: 0 };
+        let gift = Gift { name: name.into(), fd, attachment: vec![1], ttl: 0 };
         holds.put(1, vec![gift], replace, &Giver { pid: 1, name: "test".into() })
     }
 
     #[test]
     fn a_hold_stays_until_its_taker_says_that_it_came() {
-        let holds = Holds::default();
+        let holds = holds();
         put(&holds, "a", false).unwrap();
         assert_eq!(put(&holds, "a", false).unwrap_err().code, Code::Exists);
         assert_eq!(holds.take(2, "a", 9, false).map(drop).unwrap_err().code, Code::Unknown);
@@ -411,7 +400,7 @@ mod tests {
         assert_eq!(holds.take(1, "a", 8, false).map(drop).unwrap_err().code, Code::Busy);
         assert_eq!(holds.take(1, "a", 8, true).unwrap().number, 0);
         holds.left(1, 7, None);
-        assert_eq!(holds.take(1, "a", 8, false).unwrap().attachment[..], [1, 2]);
+        assert_eq!(holds.take(1, "a", 8, false).unwrap().attachment[..], [1]);
         assert!(!holds.taken(1, &[number], 7), "it is not his any more");
         assert!(holds.taken(1, &[number], 8));
         assert_eq!((holds.count(Some(1)), holds.count(None)), (0, 0));
@@ -419,13 +408,14 @@ mod tests {
 
     #[test]
     fn lists_go_on_after_a_name_and_limits_hold() {
-        let holds = Holds { most: 600, ..Holds::default() };
-        for i in 0..600 {
+        let holds = holds();
+        for i in 0..MOST {
             put(&holds, &format!("n{i:04}"), false).unwrap();
         }
         let why = put(&holds, "x", true).unwrap_err();
-        assert_eq!((why.code, why.limit, why.value), (Code::Limit, 600, 600));
+        assert_eq!((why.code, why.limit, why.value), (Code::Limit, MOST, MOST));
         put(&holds, "n0003", true).unwrap();
+        assert_eq!(holds.books.account(1).left(Resource::Holds), 0);
         let (mut all, mut after) = (0, String::new());
         loop {
             let (page, more) = holds.list(1, &after);
@@ -435,8 +425,8 @@ mod tests {
                 break;
             }
         }
-        assert_eq!((all, holds.count(None)), (600, 600));
+        assert_eq!((all, holds.count(None)), (MOST as usize, MOST as u32));
         assert!(holds.drop(1, "n0003").is_ok() && holds.drop(1, "n0003").is_err());
-        assert_eq!((holds.count(Some(1)), holds.count(None)), (599, 599));
+        assert_eq!((holds.count(Some(1)), holds.count(None)), (MOST as u32 - 1, MOST as u32 - 1));
     }
 }

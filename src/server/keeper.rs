@@ -60,7 +60,7 @@ pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
     for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
         base.add_signal(signo).map_err(Error::os("catch signals"))?;
     }
-    let listener = evd.listen()?;
+    let listener = evd.listen_for_child()?;
     let mut path = evd.path().into_os_string();
     path.push(".sd");
     let notify = NotifyReceiver::bind(&PathBuf::from(path)).map_err(Error::os("make a socket for evd"))?;
@@ -129,7 +129,8 @@ impl Keeper {
 
     fn pass_on(&mut self, signo: i32, from: i32) {
         log::info!("{} from process {from}", signal_name(signo));
-        self.ending = true;
+        // evd reloads by SIGHUP, and ends by the others.
+        self.ending |= signo != libc::SIGHUP;
         if let Some(child) = &self.child {
             // It may just have ended.
             let _ = sys::send_signal(child.pid(), signo);

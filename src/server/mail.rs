@@ -1,18 +1,18 @@
 //! What the acceptor and the workers tell each other, and how one worker is reached.
 
 use crate::base::Waker;
+use crate::session::Guest;
 use evd_proto::notice::TraceEntry;
 use evd_proto::reply::{BaseInfo, EventsPage};
-use evd_proto::sys::Peer;
-use std::os::fd::OwnedFd;
+use evd_proto::sys;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 /// A message to a worker.
 pub(super) enum Mail {
-    /// A connection to serve, since when (nanoseconds).
-    Connection { socket: OwnedFd, peer: Peer, since: u64 },
+    /// A connection to serve.
+    Connection(Guest),
     /// Activate a subscription of a session. Answered by `Triggered`.
     Trigger { session: u64, id: u32, ticket: Asker },
     /// Whether the activation is in the subscriber's socket; `None`: the subscription is no more.
@@ -66,6 +66,8 @@ pub(super) struct Handle {
     pub busy_since: AtomicU64,
     /// Whether there may be something in `queue`.
     has_mail: AtomicBool,
+    /// Since when there is something in `queue`, in nanoseconds.
+    mail_since: AtomicU64,
     /// `None`: the worker has ended.
     queue: Mutex<Option<Vec<Mail>>>,
     waker: Waker,
@@ -83,6 +85,7 @@ impl Handle {
             sessions: AtomicU32::new(sessions),
             busy_since: AtomicU64::new(0),
             has_mail: AtomicBool::new(false),
+            mail_since: AtomicU64::new(0),
             queue: Mutex::new(Some(Vec::new())),
             waker,
         }
@@ -92,13 +95,37 @@ impl Handle {
     pub fn post(&self, mail: Mail) -> bool {
         let mut queue = lock(&self.queue);
         let Some(queue) = queue.as_mut() else { return false };
+        if queue.is_empty() {
+            self.mail_since.store(sys::monotonic_ns(), Ordering::Relaxed);
+        }
         queue.push(mail);
         self.has_mail.store(true, Ordering::Release);
+        self.wake();
+        true
+    }
+
+    /// Makes it look into its mailbox.
+    pub fn wake(&self) {
         self.waker.wake();
         if self.solo {
             self.thread.get().inspect(|t| t.unpark());
         }
-        true
+    }
+
+    /// How long it has been in its turn, in nanoseconds; 0: it waits.
+    pub fn is_busy(&self, now: u64) -> u64 {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => now.saturating_sub(since).max(1),
+        }
+    }
+
+    /// How long mail has been lying there, in nanoseconds; 0: there is none.
+    pub fn mail_lies(&self, now: u64) -> u64 {
+        match &*lock(&self.queue) {
+            Some(queue) if !queue.is_empty() => now.saturating_sub(self.mail_since.load(Ordering::Relaxed)),
+            _ => 0,
+        }
     }
 
     /// Moves all mail to `into`. Costs one atomic operation if there is none.

@@ -2,11 +2,11 @@
 //!
 //! One thread accepts and does nothing else; it hands each connection to a worker of the connecting user. A worker serves the sessions of one user and no
 //! others, so whatever a client does to block its worker stays with that user. Names and held fds are tables that the workers share. Nothing here runs
-//! by the clock: an evd with nothing to do makes no system calls.
+//! by the clock, but for the service manager's watchdog: an evd with nothing to do makes no system calls.
 //!
 //! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables; `book`, `parcel`, `records`, `store` and `starts` keep held fds beyond
-//! evd's own end), `registry` (who is there), `worker` with `wishes`, `tickets` and
-//! `follow` (the work), `accept` and `reject` (who comes in), `builder` (the whole); beside it `keeper`, the parent of an evd that has no service manager.
+//! evd's own end), `registry` (who is there), `worker` with `wishes`, `tickets` and `follow` (the work), `accept` and `reject` (who comes in), `watchdog`
+//! (whether all get on), `builder` (the whole); beside it `keeper`, the parent of an evd that has no service manager.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -23,6 +23,7 @@ mod log;
 mod mail;
 mod names;
 mod parcel;
+mod quotas;
 mod records;
 mod registry;
 mod reject;
@@ -31,6 +32,7 @@ mod starts;
 mod status;
 mod store;
 mod tickets;
+mod watchdog;
 mod wishes;
 mod worker;
 

@@ -7,8 +7,9 @@ use super::mail::{Handle, Mail, lock};
 use super::names::Names;
 use super::worker::Worker;
 use crate::base::{Base, Config, Waker};
-use crate::session::{Opening, Who};
-use evd_proto::reply::{Code, Limits};
+use crate::session::books::Books;
+use crate::session::{Guest, Opening, Viewer, Who};
+use evd_proto::reply::{Code, Limits, Refused, Resource};
 use evd_proto::request::Selector;
 use evd_proto::sys::{self, Peer};
 use std::collections::BTreeMap;
@@ -18,8 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Workers of one session that one user may have: each is a thread.
-const MOST_SOLO: usize = 32;
+/// Bases that one connection follows at most, "all" counting as one.
+pub(super) const MOST_FOLLOWED: usize = 64;
 /// Ids of watches and of timers are below this.
 const MOST_WATCHES: u32 = 1_048_576;
 /// Ids of subscriptions are below this.
@@ -31,6 +32,7 @@ const MOST_ATTACHMENT: u32 = 16_000;
 pub(super) struct Shared {
     pub access: Access,
     pub limits: Limits,
+    pub books: Arc<Books>,
     pub started: u64,
     pub names: Names,
     pub holds: Holds,
@@ -58,6 +60,12 @@ struct Registry {
     stopping: bool,
 }
 
+/// Why a connection has no worker.
+pub(super) enum Unassigned {
+    Refused(Refused),
+    Os(io::Error),
+}
+
 /// One base, as the registry knows it.
 #[derive(Clone)]
 pub(super) struct Listed {
@@ -76,13 +84,19 @@ pub(super) struct Follower {
 
 struct Following {
     to: Follower,
-    /// `None`: all that `uid` may see.
+    /// `None`: all that he may see.
     base: Option<u64>,
-    uid: u32,
+    viewer: Viewer,
 }
 
 impl Shared {
-    pub fn new(access: Access, workers_per_uid: usize, acceptor: Waker, holds: Holds) -> Shared {
+    pub fn new(
+        access: Access,
+        books: Arc<Books>,
+        workers_per_uid: usize,
+        acceptor: Waker,
+        holds: Holds,
+    ) -> Shared {
         let (open_files, _) = sys::open_files();
         let share = usize::try_from(open_files / 8).unwrap_or(usize::MAX).max(1);
         let limits = Limits {
@@ -95,6 +109,7 @@ impl Shared {
         Shared {
             access,
             limits,
+            books,
             started: sys::monotonic_ns(),
             names: Names::default(),
             holds,
@@ -116,8 +131,17 @@ impl Shared {
     /// Hands a connection to the least busy worker of its user; makes one if there are fewer than there may be and none is idle.
     ///
     /// # Errors
-    /// A worker is needed and the system refuses its base or its thread. The connection is given back.
-    pub fn assign(self: &Arc<Self>, socket: OwnedFd, peer: Peer) -> Result<(), (OwnedFd, io::Error)> {
+    /// The user has too many connections, or a worker is needed and the system refuses its base or its thread. The connection is given back.
+    pub fn assign(
+        self: &Arc<Self>,
+        socket: OwnedFd,
+        peer: Peer,
+        inspects: bool,
+    ) -> Result<(), (OwnedFd, Unassigned)> {
+        let connection = match self.books.account(peer.uid).charge(Resource::Connections, 1) {
+            Ok(charge) => charge,
+            Err(over) => return Err((socket, Unassigned::Refused(over.refused()))),
+        };
         let mut registry = lock(&self.registry);
         let mut count = 0;
         let mut best: Option<&Arc<Handle>> = None;
@@ -133,12 +157,13 @@ impl Shared {
             Some(best) if count >= self.workers_per_uid || idle => Arc::clone(best),
             _ => match self.new_worker(&mut registry, peer.uid) {
                 Ok(worker) => worker,
-                Err(e) => return Err((socket, e)),
+                Err(e) => return Err((socket, Unassigned::Os(e))),
             },
         };
         worker.sessions.fetch_add(1, Ordering::Relaxed);
         // With the registry locked the worker can't end between being found and this.
-        worker.post(Mail::Connection { socket, peer, since: sys::monotonic_ns() });
+        let since = sys::monotonic_ns();
+        worker.post(Mail::Connection(Guest { socket, peer, inspects, since, connection }));
         Ok(())
     }
 
@@ -171,25 +196,27 @@ impl Shared {
     pub fn assign_solo(self: &Arc<Self>, opening: Box<Opening>, mut base: Base, id: u64) -> io::Result<()> {
         let uid = opening.peer().uid;
         let mut registry = lock(&self.registry);
-        let count = registry.workers.values().filter(|w| w.uid == uid && w.solo).count();
         if registry.stopping {
             opening.refuse(Code::Stopping, (0, 0), "evd is stopping");
             return Ok(());
         }
-        if count >= MOST_SOLO {
-            let text = format!(
-                "user {uid} has {count} bases with a thread of their own, as {} needs it; at most {MOST_SOLO} may be",
-                base.method()
-            );
-            opening.refuse(Code::Limit, (MOST_SOLO as u64, count as u64), &text);
-            return Ok(());
-        }
+        let thread = match opening.account().charge(Resource::Threads, 1) {
+            Ok(thread) => thread,
+            Err(over) => {
+                let text = format!("a base on {} needs a thread of its own; {over}", base.method());
+                opening.refuse(Code::Limit, (over.limit, over.used), &text);
+                return Ok(());
+            }
+        };
         let waker = base.waker()?;
         registry.last_worker += 1;
         let handle = Handle::new(registry.last_worker, uid, true, base.method(), waker, 1);
         let handle = Arc::new(handle);
         let worker = Worker::solo(Arc::clone(self), Arc::clone(&handle))?;
-        self.start(&mut registry, &handle, move || worker.run_solo(opening, base, id))
+        self.start(&mut registry, &handle, move || {
+            worker.run_solo(opening, base, id);
+            drop(thread);
+        })
     }
 
     fn start(
@@ -245,24 +272,25 @@ impl Shared {
         (registry.bases.len(), registry.workers.len())
     }
 
-    fn may_see(&self, asker: u32, uid: u32) -> bool {
-        asker == uid || self.access.sees_all(asker)
+    /// All workers.
+    pub fn all_workers(&self) -> Vec<Arc<Handle>> {
+        lock(&self.registry).workers.values().cloned().collect()
     }
 
-    /// The workers that `asker` may see.
-    pub fn workers(&self, asker: u32) -> Vec<Arc<Handle>> {
+    /// The workers that `viewer` may see.
+    pub fn workers(&self, viewer: Viewer) -> Vec<Arc<Handle>> {
         let registry = lock(&self.registry);
-        registry.workers.values().filter(|w| self.may_see(asker, w.uid)).cloned().collect()
+        registry.workers.values().filter(|w| viewer.may_see(w.uid)).cloned().collect()
     }
 
-    /// At most `most` bases that `asker` may see with ids above `after`, and whether there are more.
-    pub fn bases(&self, asker: u32, after: u64, most: usize) -> (Vec<Listed>, bool) {
+    /// At most `most` bases that `viewer` may see with ids above `after`, and whether there are more.
+    pub fn bases(&self, viewer: Viewer, after: u64, most: usize) -> (Vec<Listed>, bool) {
         let registry = lock(&self.registry);
         let mut found: Vec<Listed> = registry
             .bases
             .range(after.saturating_add(1)..)
             .map(|(_, b)| b)
-            .filter(|b| self.may_see(asker, b.who.peer.uid))
+            .filter(|b| viewer.may_see(b.who.peer.uid))
             .take(most + 1)
             .cloned()
             .collect();
@@ -271,37 +299,42 @@ impl Shared {
         (found, more)
     }
 
-    /// The base that is meant, if `asker` may see it. Of several with one name it is the newest.
-    pub fn find(&self, asker: u32, which: &Selector) -> Option<Listed> {
+    /// The base that is meant, if `viewer` may see it. Of several with one name it is the newest.
+    pub fn find(&self, viewer: Viewer, which: &Selector) -> Option<Listed> {
         let registry = lock(&self.registry);
         let found = match which {
             Selector::Id(id) => registry.bases.get(id),
-            Selector::Name(name) => registry
-                .bases
-                .values()
-                .rev()
-                .find(|b| b.who.name == *name && self.may_see(asker, b.who.peer.uid)),
+            Selector::Name(name) => {
+                registry.bases.values().rev().find(|b| b.who.name == *name && viewer.may_see(b.who.peer.uid))
+            }
         };
-        found.filter(|b| self.may_see(asker, b.who.peer.uid)).cloned()
+        found.filter(|b| viewer.may_see(b.who.peer.uid)).cloned()
     }
 
-    /// Lets a session follow one base, or all that it may see, and tells all workers.
-    pub fn follow(&self, to: Follower, uid: u32, base: Option<u64>) {
-        lock(&self.registry).followers.push(Following { to, base, uid });
-        self.tell_all(|| Mail::Followers);
+    /// Lets a session follow one base, or all that it may see, and tells the workers that serve these. `false`: it follows too many.
+    pub fn follow(&self, to: Follower, viewer: Viewer, base: Option<u64>) -> bool {
+        let mut registry = lock(&self.registry);
+        let own = registry.followers.iter().filter(|f| f.to.session == to.session);
+        let (count, known) = own.fold((0, false), |(n, known), f| (n + 1, known || f.base == base));
+        if !known {
+            if count >= MOST_FOLLOWED {
+                return false;
+            }
+            registry.followers.push(Following { to, base, viewer });
+            tell(&registry, viewer);
+        }
+        true
     }
 
     /// Forgets a follower. `false`: it was none.
     pub fn unfollow(&self, session: u64) -> bool {
         let mut registry = lock(&self.registry);
-        let before = registry.followers.len();
+        let viewer = registry.followers.iter().find(|f| f.to.session == session).map(|f| f.viewer);
         registry.followers.retain(|f| f.to.session != session);
-        let was = registry.followers.len() != before;
-        drop(registry);
-        if was {
-            self.tell_all(|| Mail::Followers);
+        if let Some(viewer) = viewer {
+            tell(&registry, viewer);
         }
-        was
+        viewer.is_some()
     }
 
     /// Who follows a base.
@@ -309,7 +342,7 @@ impl Shared {
         let registry = lock(&self.registry);
         let follows = |f: &&Following| match f.base {
             Some(id) => id == base,
-            None => self.may_see(f.uid, uid),
+            None => f.viewer.may_see(uid),
         };
         registry.followers.iter().filter(follows).map(|f| f.to.clone()).collect()
     }
@@ -348,19 +381,26 @@ impl Shared {
     }
 }
 
+/// Tells the workers whose bases `viewer` may follow, and no others: who follows and leaves all the time keeps only his own busy.
+fn tell(registry: &Registry, viewer: Viewer) {
+    for worker in registry.workers.values().filter(|w| viewer.may_see(w.uid)) {
+        worker.post(Mail::Followers);
+    }
+}
+
 /// A worker's thread ends.
 struct Gone(Arc<Shared>, Arc<Handle>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        let mail = self.1.close();
+        // First, and without the lock: to close what is in it may take its time, and its user is charged for it.
+        drop(self.1.close());
         let mut registry = lock(&self.0.registry);
         registry.workers.remove(&self.1.id);
         registry.bases.retain(|_, b| b.worker.id != self.1.id);
         registry.threads -= 1;
         drop(registry);
         self.0.ended.notify_all();
-        drop(mail);
     }
 }
 

@@ -23,7 +23,11 @@ pub(super) struct Reject {
 impl Reject {
     /// Refuses a connection. It is told once, without waiting, and closed.
     pub fn refuse(&mut self, socket: OwnedFd, code: Code, text: String) {
-        let refused = Refused { code, limit: 0, value: 0, text, ids: Vec::new() };
+        self.tell(socket, Refused { code, limit: 0, value: 0, text, ids: Vec::new() });
+    }
+
+    /// As [`Reject::refuse`], with all that there is to say.
+    pub fn tell(&mut self, socket: OwnedFd, refused: Refused) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let unsent = match &self.thread {
             Some(thread) => thread.send((socket, refused)).err().map(|e| e.0),

@@ -9,23 +9,31 @@ use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
 
 /// The name that our socket has among those that are passed.
 pub(super) const NAME: &str = "evd";
+/// Users named in the status.
+const NAMED: usize = 8;
 
 /// What the service manager is told, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Service {
     is_there: bool,
-    told: Option<(usize, usize)>,
-    /// Behind the counts: what else is to be known.
+    watchdog: Option<Duration>,
+    told: String,
+    /// What else is to be known when evd is ready.
     note: String,
 }
 
 impl Service {
     /// The one that `NOTIFY_SOCKET` names.
     pub fn from_environment() -> Service {
-        Service { is_there: std::env::var_os("NOTIFY_SOCKET").is_some(), ..Service::default() }
+        Service {
+            is_there: std::env::var_os("NOTIFY_SOCKET").is_some(),
+            watchdog: sd_notify::watchdog_enabled(),
+            ..Service::default()
+        }
     }
 
     /// Whether anybody listens.
@@ -40,18 +48,40 @@ impl Service {
 
     /// evd accepts connections.
     pub fn ready(&mut self) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(&format!("no bases{}", self.note))]);
+        self.told = line(0, 0, &[]);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&format!("{}{}", self.told, self.note))]);
     }
 
-    /// How many bases and workers there are now.
-    pub fn sessions(&mut self, counts: (usize, usize)) {
-        if self.told.replace(counts) == Some(counts) {
-            return;
+    /// How often it wants to hear that evd lives; `None`: never.
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.watchdog.filter(|_| self.is_there)
+    }
+
+    /// evd lives.
+    pub fn alive(&self) {
+        self.tell(&[NotifyState::Watchdog]);
+    }
+
+    /// How many bases and workers there are now, and the users whose workers are stuck.
+    pub fn status(&mut self, (bases, workers): (usize, usize), stuck: &[u32]) {
+        let text = line(bases, workers, stuck);
+        if text != self.told {
+            self.tell(&[NotifyState::Status(&text)]);
+            self.told = text;
         }
-        let (bases, workers) = counts;
-        let plural = |n: usize| if n == 1 { "" } else { "s" };
-        let text = format!("{bases} base{}, {workers} worker{}{}", plural(bases), plural(workers), self.note);
-        self.tell(&[NotifyState::Status(&text)]);
+    }
+
+    /// evd looks again at what can change while it runs.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Err(e) => log::warn!("can't read the clock: {e}"),
+        }
+    }
+
+    /// It has done so.
+    pub fn reloaded(&self) {
+        self.tell(&[NotifyState::Ready]);
     }
 
     /// evd ends.
@@ -66,6 +96,21 @@ impl Service {
             }
         }
     }
+}
+
+/// What `systemctl status` shows.
+fn line(bases: usize, workers: usize, stuck: &[u32]) -> String {
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let mut text = format!("{}, {}", counted(bases, "base"), counted(workers, "worker"));
+    if !stuck.is_empty() {
+        // One line stays one, however many they are.
+        let named: Vec<String> = stuck.iter().take(NAMED).map(u32::to_string).collect();
+        let more = stuck.len() - named.len();
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let users = if stuck.len() == 1 { "user" } else { "users" };
+        text += &format!("; stuck: {users} {}{rest}", named.join(", "));
+    }
+    text
 }
 
 /// What the service manager has passed.
@@ -140,5 +185,13 @@ mod tests {
         assert_eq!(with(&["evd.socket"]), Some(3));
         assert_eq!(with(&["unknown", "unknown"]), None);
         assert_eq!(with(&["web"]), None);
+    }
+
+    #[test]
+    fn the_status_is_one_line() {
+        assert_eq!(line(0, 0, &[]), "0 bases, 0 workers");
+        assert_eq!(line(1, 2, &[7]), "1 base, 2 workers; stuck: user 7");
+        let many: Vec<u32> = (1..=10).collect();
+        assert_eq!(line(2, 1, &many), "2 bases, 1 worker; stuck: users 1, 2, 3, 4, 5, 6, 7, 8 and 2 more");
     }
 }

@@ -51,6 +51,7 @@ impl Starts {
         let mut times = parse(&bytes[..read]);
         times.retain(|t| *t <= now && now - t < LATELY);
         let trust = judge(times.len());
+        log::debug!("{} starts before this one came to nothing", times.len());
         times.push(now);
         let starts = Starts(Some(file));
         starts.write(&times);
@@ -70,7 +71,9 @@ impl Starts {
     fn write(&self, times: &[u64]) {
         let Some(file) = &self.0 else { return };
         // It is in one page, so that a kill leaves the old or the new content.
-        if let Err(e) = file.write_all_at(&format(times), 0) {
+        let bytes = format(times);
+        let written = file.write_all_at(&bytes, 0).and_then(|()| file.set_len(bytes.len() as u64));
+        if let Err(e) = written {
             log::warn!("can't write the count of starts: {e}");
         }
     }

@@ -3,6 +3,7 @@
 //! What workers share (user, thread, number of sessions, since when busy) is read from the registry; only what a base knows itself is asked from its worker. So
 //! a stuck worker is shown as such, and its bases with what is known of them.
 
+use super::log::info_of;
 use super::mail::{Asker, Handle, Mail};
 use super::registry::Listed;
 use super::tickets::{Gathering, Pending};
@@ -17,6 +18,9 @@ use std::sync::atomic::Ordering;
 
 /// Bases in one page: each is at most 750 bytes.
 const PAGE: usize = 60;
+/// Bases in the first page, beside at most 100 workers of 45 bytes and 100 accounts of 350.
+const FIRST_PAGE: usize = 20;
+const MOST: usize = 100;
 
 impl Worker {
     /// Describes those of the bases that are here.
@@ -27,12 +31,24 @@ impl Worker {
 
     /// Puts a page of the status together for session `id`.
     pub(super) fn status(&mut self, id: u64, serial: u64, after: u64) {
-        let (wanted, more) = self.shared.bases(self.me.uid, after, PAGE);
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
+        let (wanted, more) = self.shared.bases(viewer, after, if after == 0 { FIRST_PAGE } else { PAGE });
+        let others = wanted.iter().find(|b| b.who.peer.uid != viewer.uid).map(|b| b.who.peer.uid);
+        if let Some(other) = others.filter(|_| after == 0) {
+            self.note_look(id, other, "the status of all");
+        }
         let mut by_worker: BTreeMap<u32, (Arc<Handle>, Vec<u64>)> = BTreeMap::new();
         for base in &wanted {
             let of =
                 by_worker.entry(base.worker.id).or_insert_with(|| (Arc::clone(&base.worker), Vec::new()));
             of.1.push(base.who.id);
+        }
+        let mut question = None;
+        if by_worker.keys().any(|worker| *worker != self.me.id) {
+            question = self.question(id, serial);
+            if question.is_none() {
+                return;
+            }
         }
         let number = self.tickets.next();
         let (mut bases, mut asked) = (Vec::new(), 0);
@@ -45,10 +61,12 @@ impl Worker {
             asked += u32::from(worker.post(Mail::AskBases { ids, ticket }));
         }
         let page = Gathering { first: after == 0, wanted, bases, more };
-        if asked == 0 {
-            return self.show_status(id, serial, page);
+        match question {
+            Some(question) if asked > 0 => {
+                self.await_answers(number, question, asked, Pending::Status(page));
+            }
+            _ => self.show_status(id, serial, page),
         }
-        self.await_answers(number, id, serial, asked, Pending::Status(page));
     }
 
     /// Answers with a page that is complete, or as complete as it gets.
@@ -59,11 +77,11 @@ impl Worker {
         let missing: Vec<BaseInfo> = missing.map(|listed| outline(listed, now)).collect();
         bases.extend(missing);
         bases.sort_by_key(|b| b.id);
-        let asker = self.me.uid;
-        let of = if self.shared.access.sees_all(asker) { None } else { Some(asker) };
-        let workers = if first { self.shared.workers(asker) } else { Vec::new() };
-        // At most 100 of them fit beside a full page of bases.
-        let workers = workers.iter().take(100).map(|w| worker_info(w, now)).collect();
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
+        let of = if viewer.all { None } else { Some(viewer.uid) };
+        let workers = if first { self.shared.workers(viewer) } else { Vec::new() };
+        let workers = workers.iter().take(MOST).map(|w| worker_info(w, now)).collect();
+        let accounts = if first { self.shared.books.shown(of, MOST) } else { Vec::new() };
         let status = StatusPage {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL_VERSION,
@@ -72,6 +90,7 @@ impl Worker {
             uptime: now.saturating_sub(self.shared.started),
             methods: crate::backend::supported(false).into_iter().map(str::to_owned).collect(),
             workers,
+            accounts,
             bases,
             holds: self.shared.holds.count(of),
             names: self.shared.names.count(of),
@@ -82,35 +101,50 @@ impl Worker {
 
     /// Answers with what a base waits for, a page at a time.
     pub(super) fn events(&mut self, id: u64, serial: u64, which: &Selector, from: (u8, u32)) {
-        let Some(found) = self.shared.find(self.me.uid, which) else {
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
+        let Some(found) = self.shared.find(viewer, which) else {
             return self.refuse_unknown(id, serial, no_base(which));
         };
         let base = found.who.id;
+        if from == (0, 0) {
+            self.note_look(id, found.who.peer.uid, "its events");
+        }
         if found.worker.id == self.me.id {
             return match self.session(base).map(|s| s.events_page(from)) {
                 Some(page) => self.reply(id, serial, &page),
                 None => self.refuse_unknown(id, serial, no_base(which)),
             };
         }
+        let Some(question) = self.question(id, serial) else { return };
         let number = self.tickets.next();
         let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
         if found.worker.post(Mail::AskEvents { base, from, ticket }) {
-            self.await_answers(number, id, serial, 1, Pending::Events(base));
+            self.await_answers(number, question, 1, Pending::Events(base));
         } else {
             self.refuse_unknown(id, serial, no_base(which));
         }
     }
 }
 
+impl Worker {
+    /// That somebody looks at what is not his user's is logged.
+    pub(super) fn note_look(&mut self, id: u64, uid: u32, what: &str) {
+        let Some(session) = self.session(id) else { return };
+        let (who, own) = (session.who(), session.who().peer.uid);
+        if own != uid {
+            info_of!(own, "process {} of user {own} looks at user {uid}: {what}", who.peer.pid);
+        }
+    }
+}
+
 fn worker_info(worker: &Handle, now: u64) -> WorkerInfo {
-    let since = worker.busy_since.load(Ordering::Relaxed);
     WorkerInfo {
         id: worker.id,
         uid: worker.uid,
         tid: worker.tid.load(Ordering::Relaxed),
         method: worker.method.to_owned(),
         sessions: worker.sessions.load(Ordering::Relaxed),
-        busy: if since == 0 { 0 } else { now.saturating_sub(since).max(1) },
+        busy: worker.is_busy(now),
     }
 }
 

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Fds that the shipped units let evd store, where the service manager does not say it (systemd 253 and older).
 const USUAL: usize = 4096;
 
+const STORES_NONE: &str = "the service manager stores no fds: FileDescriptorStoreMax= is not set";
+
 /// Names of canaries begin with this.
 pub(super) const CANARY: &str = "t";
 
@@ -40,9 +42,12 @@ impl Store {
         // systemd 254 and later; 0 is no store.
         let told = std::env::var("FDSTORE").ok().and_then(|n| n.parse().ok());
         let store = Store { manager, most: told.unwrap_or(USUAL) };
+        if store.most == 0 {
+            return Err(STORES_NONE);
+        }
         match store.has_room(CANARY) {
             Ok(true) => Ok(store),
-            Ok(false) => Err("the service manager stores no fds: FileDescriptorStoreMax= is not set"),
+            Ok(false) => Err(STORES_NONE),
             Err(e) => {
                 log::warn!("the service manager does not answer: {e}");
                 Err("the service manager does not answer")

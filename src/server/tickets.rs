@@ -4,7 +4,8 @@ use super::deadlines::Due;
 use super::mail::{Asker, Mail};
 use super::registry::Listed;
 use super::worker::Worker;
-use evd_proto::reply::{BaseInfo, Triggered};
+use crate::session::books::Charge;
+use evd_proto::reply::{BaseInfo, Resource, Triggered};
 use evd_proto::sys;
 use std::collections::HashMap;
 
@@ -54,6 +55,14 @@ struct Ticket {
     outstanding: u32,
     until: u64,
     what: Pending,
+    _charge: Charge,
+}
+
+/// Whose question it is, and what he is charged with while it is open.
+pub(super) struct Question {
+    session: u64,
+    serial: u64,
+    charge: Charge,
 }
 
 /// The open questions of one worker.
@@ -72,18 +81,25 @@ impl Tickets {
 }
 
 impl Worker {
-    /// Answers `session` when `asked` answers have come, or when it took too long.
-    pub(super) fn await_answers(
-        &mut self,
-        number: u64,
-        session: u64,
-        serial: u64,
-        asked: u32,
-        what: Pending,
-    ) {
+    /// Before others are asked: what it is charged with. `None`: too much is asked already, and the client was told.
+    pub(super) fn question(&mut self, session: u64, serial: u64) -> Option<Question> {
+        let asker = self.session(session)?;
+        match asker.account().charge(Resource::Requests, 1) {
+            Ok(charge) => Some(Question { session, serial, charge }),
+            Err(over) => {
+                asker.reply(serial, &over.refused());
+                None
+            }
+        }
+    }
+
+    /// Answers the session when `asked` answers have come, or when it took too long.
+    pub(super) fn await_answers(&mut self, number: u64, question: Question, asked: u32, what: Pending) {
+        let Question { session, serial, charge } = question;
         let until = sys::monotonic_ns().saturating_add(PATIENCE);
         self.deadlines.add(until, Due::Ticket(number));
-        self.tickets.open.insert(number, Ticket { session, serial, outstanding: asked, until, what });
+        let ticket = Ticket { session, serial, outstanding: asked, until, what, _charge: charge };
+        self.tickets.open.insert(number, ticket);
     }
 
     /// Mail that asks, or that answers.
@@ -154,7 +170,9 @@ impl Worker {
     }
 
     fn finish(&mut self, ticket: Ticket) {
-        let Ticket { session, serial, what, .. } = ticket;
+        let Ticket { session, serial, what, _charge: charge, .. } = ticket;
+        // It is answered: a status shows it no more.
+        drop(charge);
         match what {
             Pending::Trigger(Triggering { reached, queued }) => {
                 self.reply(session, serial, &Triggered { reached, queued });

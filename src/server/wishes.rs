@@ -2,9 +2,10 @@
 
 use super::book::{Given, Giver};
 use super::holds::{Gift, Refusal};
+use super::log::info_of;
 use super::mail::{Asker, Mail};
 use super::names::Subscriber;
-use super::registry::Follower;
+use super::registry::{Follower, MOST_FOLLOWED};
 use super::tickets::{Pending, Triggering};
 use super::worker::Worker;
 use crate::session::Wish;
@@ -34,6 +35,9 @@ impl Worker {
                 self.shared.holds.taken(self.me.uid, &[hold], id);
                 self.plan_holds();
             }
+            // Answers of many pages to many questions of a few bytes.
+            Wish::ListHolds { serial, .. } | Wish::Status { serial, .. } | Wish::Events { serial, .. }
+                if !self.session(id).is_some_and(|s| s.has_room(serial)) => {}
             Wish::ListHolds { serial, after } => {
                 let (holds, more) = self.shared.holds.list(self.me.uid, &after);
                 self.reply(id, serial, &Holds { holds, more });
@@ -73,6 +77,13 @@ impl Worker {
             let text = format!("nobody subscribed to the name {:?}", printable(name));
             return self.refuse_unknown(id, serial, text);
         }
+        let mut question = None;
+        if subscribers.iter().any(|s| s.worker.id != self.me.id) {
+            question = self.question(id, serial);
+            if question.is_none() {
+                return;
+            }
+        }
         let number = self.tickets.next();
         let mut result = Triggering::default();
         let mut asked = 0;
@@ -84,11 +95,15 @@ impl Worker {
             let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
             asked += u32::from(worker.post(Mail::Trigger { session, id: sub, ticket }));
         }
-        if asked == 0 {
-            let Triggering { reached, queued } = result;
-            return self.reply(id, serial, &Triggered { reached, queued });
+        match question {
+            Some(question) if asked > 0 => {
+                self.await_answers(number, question, asked, Pending::Trigger(result));
+            }
+            _ => {
+                let Triggering { reached, queued } = result;
+                self.reply(id, serial, &Triggered { reached, queued });
+            }
         }
-        self.await_answers(number, id, serial, asked, Pending::Trigger(result));
     }
 
     /// Activates a subscription of a session of this worker. `Some(true)`: it is in the client's socket. `None`: there is no such subscription.
@@ -99,7 +114,8 @@ impl Worker {
 
     fn hold(&mut self, id: u64, serial: u64, gifts: Vec<Gift>, replace: bool) {
         let Some(session) = self.session(id) else { return };
-        let giver = Giver { pid: session.who().peer.pid, name: session.who().name.clone() };
+        let who = session.who();
+        let giver = Giver { pid: who.peer.pid, name: who.name.clone() };
         let held = self.shared.holds.put(self.me.uid, gifts, replace, &giver);
         self.plan_holds();
         self.done_or_refused(id, serial, held);
@@ -138,16 +154,29 @@ impl Worker {
     }
 
     fn follow(&mut self, id: u64, serial: u64, base: Option<&Selector>) {
+        let Some(viewer) = self.session(id).map(|s| s.viewer()) else { return };
         let one = match base {
+            None if viewer.all => {
+                let Some(who) = self.session(id).map(|s| s.who().clone()) else { return };
+                info_of!(viewer.uid, "process {} of user {} follows all users", who.peer.pid, viewer.uid);
+                None
+            }
             None => None,
-            Some(which) => match self.shared.find(self.me.uid, which) {
-                Some(found) => Some(found.who.id),
+            Some(which) => match self.shared.find(viewer, which) {
+                Some(found) => {
+                    self.note_look(id, found.who.peer.uid, "what happens");
+                    Some(found.who.id)
+                }
                 None => return self.refuse_unknown(id, serial, no_base(which)),
             },
         };
         let to = Follower { worker: Arc::clone(&self.me), session: id };
-        self.shared.follow(to, self.me.uid, one);
-        self.reply(id, serial, &Done {});
+        if self.shared.follow(to, viewer, one) {
+            return self.reply(id, serial, &Done {});
+        }
+        let (limit, text) =
+            (MOST_FOLLOWED as u64, format!("one connection follows at most {MOST_FOLLOWED} bases"));
+        self.refuse(id, serial, Refusal { code: Code::Limit, limit, value: limit, text });
     }
 }
 

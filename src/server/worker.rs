@@ -6,12 +6,13 @@
 //! Mail is looked at before each turn of a session, so that what was promised to somebody (a follower) holds for whatever happens later.
 
 use super::deadlines::{Deadlines, Due};
+use super::log::{info_of, warn_of};
 use super::mail::{Handle, Mail};
 use super::registry::{Follower, Listed, Shared};
 use super::tickets::Tickets;
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base, BaseError};
-use crate::session::{Ending, Greeting, Opening, Session, Tools, Wish};
+use crate::session::{Ending, Greeting, Guest, Opening, Session, Tools, Wish};
 use evd_proto::What;
 use evd_proto::name::printable;
 use evd_proto::reply::Code;
@@ -19,7 +20,7 @@ use evd_proto::request::Role;
 use evd_proto::sys::{self, Peer};
 use rustc_hash::FxHashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -160,7 +161,7 @@ impl Worker {
         self.me.collect(&mut mail);
         for one in mail.drain(..) {
             match one {
-                Mail::Connection { socket, peer, since } => self.greet(socket, peer, since),
+                Mail::Connection(guest) => self.greet(guest),
                 Mail::Stop => self.stop(),
                 Mail::Inherited => self.plan_holds(),
                 Mail::Followers => self.refresh_followers(),
@@ -215,12 +216,13 @@ impl Worker {
         }
     }
 
-    fn greet(&mut self, socket: OwnedFd, peer: Peer, since: u64) {
+    fn greet(&mut self, guest: Guest) {
         let id = self.shared.next_id();
-        let greeting = Greeting::new(socket, peer, since);
+        let since = guest.since;
+        let greeting = Greeting::new(guest);
         let Some(base) = &mut self.base else { return };
         if let Err(e) = base.watch(greeting.as_fd(), id, READ, Entry::New) {
-            log::warn!("can't serve a connection of user {}: {e}", self.me.uid);
+            warn_of!(self.me.uid, "can't serve a connection of user {}: {e}", self.me.uid);
             self.me.sessions.fetch_sub(1, Ordering::Relaxed);
             return greeting.refuse(Code::System, "evd can't watch this connection");
         }
@@ -258,7 +260,7 @@ impl Worker {
                 let Peer { pid, uid, .. } = greeting.peer();
                 match why {
                     Ending::Closed => log::debug!("process {pid} of user {uid} left without a word"),
-                    why => log::info!("refused process {pid} of user {uid}: {why}"),
+                    why => info_of!(uid, "refused process {pid} of user {uid}: {why}"),
                 }
                 self.take_greeting(id);
                 self.vacate(id);
@@ -300,7 +302,7 @@ impl Worker {
                     BaseError::Os(_) => Code::OutOfFds,
                     _ => Code::NoMethod,
                 };
-                log::info!("refused {} of user {}: {e}", opening.name(), self.me.uid);
+                info_of!(self.me.uid, "refused {} of user {}: {e}", opening.name(), self.me.uid);
                 opening.refuse(code, (0, 0), &e.to_string());
                 return self.vacate(id);
             }
@@ -311,7 +313,7 @@ impl Worker {
         }
         let name = opening.name().to_owned();
         if let Err(e) = self.shared.assign_solo(opening, base, id) {
-            log::warn!("no worker for {name} of user {}: {e}", self.me.uid);
+            warn_of!(self.me.uid, "no worker for {name} of user {}: {e}", self.me.uid);
         }
         self.vacate(id);
     }
@@ -327,7 +329,7 @@ impl Worker {
                 self.settle(id);
             }
             Err(why) => {
-                log::info!("refused a session of user {}: {why}", self.me.uid);
+                info_of!(self.me.uid, "refused a session of user {}: {why}", self.me.uid);
                 wishes.clear();
                 self.vacate(id);
             }
@@ -405,7 +407,8 @@ impl Worker {
 
     fn refuse_late(&mut self, id: u64) {
         if let Some(greeting) = self.take_greeting(id) {
-            log::info!("process {} said no Hello in 10 s", greeting.peer().pid);
+            let Peer { pid, uid, .. } = greeting.peer();
+            info_of!(uid, "process {pid} of user {uid} said no Hello in 10 s");
             greeting.refuse(Code::Protocol, "no Hello came within 10 s");
         }
         self.vacate(id);
@@ -418,7 +421,7 @@ impl Worker {
         let name = printable(&who.name);
         match why {
             Ending::Closed => log::debug!("base {}: {name} left", who.id),
-            why => log::info!("base {}: {name} (process {}) ends: {why}", who.id, who.peer.pid),
+            why => info_of!(who.peer.uid, "base {}: {name} (process {}) ends: {why}", who.id, who.peer.pid),
         }
         let mut wishes = Vec::new();
         session.farewell(&mut wishes);

@@ -8,6 +8,7 @@ use super::{MAX_REPLIES, Session, State};
 use evd_proto::What;
 use evd_proto::frame::MAX_BODY;
 use evd_proto::notice::{Active, Attend, Trace, TraceEntry, TraceSource};
+use evd_proto::reply::{Code, Resource};
 use evd_proto::sys::{self, SignalSet};
 use std::io;
 
@@ -15,6 +16,10 @@ use std::io;
 const ROOM: usize = MAX_BODY - 2048;
 /// Bytes of an entry on the wire: watch, timer, name.
 const ENTRY: (usize, usize, usize) = (9, 12, 8);
+/// The same, and what may wait, where clients of this user have much to read already.
+const TIGHT: (usize, usize) = (2048, 2048);
+/// Beyond so many bytes that wait, no more pages are made.
+const MAX_PAGES: u64 = 4 * MAX_BODY as u64;
 /// A follower that does not read misses entries beyond this.
 const MAX_TRACE: usize = 64 * 1024;
 
@@ -52,13 +57,13 @@ impl State {
         self.watches.is_due() || self.timers.is_due() || self.names.is_due() || self.signals.is_due()
     }
 
-    fn fill(&mut self, batch: &mut Active) {
+    fn fill(&mut self, batch: &mut Active, room: usize) {
         batch.watches.clear();
         batch.timers.clear();
         batch.names.clear();
         batch.signals.clear();
-        self.watches.take_due(ROOM / ENTRY.0, &mut batch.watches);
-        let room = ROOM - batch.watches.len() * ENTRY.0;
+        self.watches.take_due(room / ENTRY.0, &mut batch.watches);
+        let room = room - batch.watches.len() * ENTRY.0;
         self.timers.take_due(room / ENTRY.1, &mut batch.timers);
         let room = room - batch.timers.len() * ENTRY.1;
         self.names.take_due(room / ENTRY.2, &mut batch.names);
@@ -77,9 +82,10 @@ impl Session {
     /// The socket is dead; the session must end.
     pub fn deliver(&mut self) -> io::Result<bool> {
         loop {
-            // While the socket is full, activations stay bits and counts.
-            while self.unread == 0 && self.state.is_due() && self.channel.output.len() < MAX_BODY {
-                self.state.fill(&mut self.batch);
+            // While the socket is full, activations stay bits and counts. Where much waits already for clients of this user, little is added.
+            let (room, most) = if self.account().is_tight() { TIGHT } else { (ROOM, MAX_BODY) };
+            while self.unread == 0 && self.state.is_due() && self.channel.output.len() < most {
+                self.state.fill(&mut self.batch, room);
                 let b = &self.batch;
                 let empty =
                     b.watches.is_empty() && b.timers.is_empty() && b.names.is_empty() && b.signals.is_empty();
@@ -100,11 +106,38 @@ impl Session {
             }
         }
         let waiting = self.channel.output.len();
+        if waiting as u64 != self.output.amount() {
+            self.output.set_anyway(waiting as u64);
+        }
         let mut want = What::empty();
-        want.set(What::READ, waiting <= MAX_REPLIES);
+        want.set(What::READ, self.may_ask());
         want.set(What::WRITE, waiting > 0);
         self.watch_socket(want)?;
         Ok(waiting == 0 && !self.state.is_due())
+    }
+
+    /// Whether the client may ask for more, or must read first what waits for it.
+    pub(super) fn may_ask(&self) -> bool {
+        let waiting = self.channel.output.len();
+        waiting == 0 || (waiting <= MAX_REPLIES && !self.account().is_tight())
+    }
+
+    /// Whether there is room for one more answer of many pages. If not, the client is told that it must read first.
+    pub fn has_room(&mut self, serial: u64) -> bool {
+        let (waiting, left) = (self.channel.output.len() as u64, self.account().left(Resource::Output));
+        // What this session has queued in this turn is not counted yet.
+        let fresh = waiting.saturating_sub(self.output.amount());
+        let more = MAX_BODY as u64;
+        let (limit, value) = if waiting > MAX_PAGES {
+            (MAX_PAGES, waiting)
+        } else if fresh + more > left {
+            (self.output.amount() + left, waiting)
+        } else {
+            return true;
+        };
+        let text = format!("{value} bytes of answers wait to be read, at most {limit} may; read them first");
+        self.refuse(serial, Code::Limit, limit, value, text);
+        false
     }
 
     /// Counts an activation of a named user event. `false`: there is no such subscription (any more). [`Session::deliver`] tells whether it has left.

@@ -1,6 +1,7 @@
 //! A connection that has not said `Hello` yet: it has no base, no name and no rights, and its worker gives it little time.
 
 use super::Ending;
+use super::books::{Account, Charge};
 use crate::base::Config;
 use evd_proto::channel::{Channel, Fill, Frame, Scratch};
 use evd_proto::frame::{FrameError, Header, Kind};
@@ -10,11 +11,28 @@ use evd_proto::sys::Peer;
 use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, name};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// A connection as the acceptor hands it on.
+#[derive(Debug)]
+pub struct Guest {
+    /// Non-blocking.
+    pub socket: OwnedFd,
+    /// Who connected.
+    pub peer: Peer,
+    /// Whether he may look at the bases of all users.
+    pub inspects: bool,
+    /// When, in `CLOCK_MONOTONIC` nanoseconds.
+    pub since: u64,
+    /// What his user was charged for it.
+    pub connection: Charge,
+}
+
 /// A connection whose `Hello` is awaited.
 pub struct Greeting {
     channel: Channel,
     peer: Peer,
+    inspects: bool,
     since: u64,
+    connection: Charge,
     heard: Option<Heard>,
 }
 
@@ -61,13 +79,16 @@ pub struct Opening {
     /// Requests that were sent without waiting for the `Welcome`.
     pub(super) early: Vec<Request<Vec<u8>>>,
     pub(super) peer: Peer,
+    pub(super) inspects: bool,
     pub(super) since: u64,
+    pub(super) connection: Charge,
 }
 
 impl Greeting {
-    /// Takes over a connection, which must be non-blocking. `since` is in `CLOCK_MONOTONIC` nanoseconds.
-    pub fn new(socket: OwnedFd, peer: Peer, since: u64) -> Greeting {
-        Greeting { channel: Channel::new(socket), peer, since, heard: None }
+    /// Takes over a connection.
+    pub fn new(guest: Guest) -> Greeting {
+        let Guest { socket, peer, inspects, since, connection } = guest;
+        Greeting { channel: Channel::new(socket), peer, inspects, since, connection, heard: None }
     }
 
     /// Who connected.
@@ -127,10 +148,10 @@ impl Greeting {
 
     /// What was heard; `None` before [`Greeting::turn`] said so.
     pub fn open(self) -> Option<Opening> {
-        let Greeting { channel, peer, since, heard } = self;
+        let Greeting { channel, peer, inspects, since, connection, heard } = self;
         let Heard { hello, serial, early } = heard?;
         let version = hello.versions.1.min(PROTOCOL_VERSION);
-        Some(Opening { hello, serial, version, channel, early, peer, since })
+        Some(Opening { hello, serial, version, channel, early, peer, inspects, since, connection })
     }
 
     /// Refuses the connection: it ends. It is told once, without waiting.
@@ -172,6 +193,11 @@ impl Opening {
     /// Who connected.
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// Whose account it is charged to.
+    pub fn account(&self) -> &std::sync::Arc<Account> {
+        self.connection.account()
     }
 
     /// Refuses the session: the connection ends. It is told once, without waiting.

@@ -23,6 +23,13 @@ pub(super) fn entries(base: &mut Base) -> Vec<KernelEntry> {
     text.map(|t| t.lines().filter_map(parse).collect()).unwrap_or_default()
 }
 
+/// How many entries `base`'s epoll has; `None` where the kernel has no such list.
+pub(super) fn count(base: &mut Base) -> Option<u64> {
+    let fd = base.pollable().ok()?;
+    let text = std::fs::read(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    Some(text.split(|b| *b == b'\n').filter(|line| line.starts_with(b"tfd:")).count() as u64)
+}
+
 /// Reads `tfd: 10 events: 40000001 data: 1 pos:0 ino:61 sdev:8`; numbers but `tfd` are hexadecimal.
 fn parse(line: &str) -> Option<KernelEntry> {
     let field = |name: &str| {

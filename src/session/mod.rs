@@ -8,6 +8,7 @@
 //! requests, and the server answers it through [`Session::reply`].
 #![forbid(unsafe_code)]
 
+pub mod books;
 mod deliver;
 mod greeting;
 mod identify;
@@ -18,7 +19,7 @@ mod subscriptions;
 mod timers;
 mod watches;
 
-pub use greeting::{Greeting, Opening};
+pub use greeting::{Greeting, Guest, Opening};
 
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
@@ -26,7 +27,7 @@ use evd_proto::What;
 use evd_proto::channel::{Channel, Fill, Scratch};
 use evd_proto::frame::{Body, FrameError};
 use evd_proto::notice::{Closing, TraceEntry};
-use evd_proto::reply::{Code, Limits, Refused};
+use evd_proto::reply::{Code, Limits, Refused, Resource};
 use evd_proto::request::{Role, Selector};
 use evd_proto::sys::{self, Peer, Slot};
 use std::io;
@@ -125,6 +126,22 @@ impl From<io::Error> for Ending {
     }
 }
 
+/// Who looks at bases.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer {
+    /// His user.
+    pub uid: u32,
+    /// Whether he sees those of all users.
+    pub all: bool,
+}
+
+impl Viewer {
+    /// Whether he may see what belongs to `uid`.
+    pub fn may_see(&self, uid: u32) -> bool {
+        self.all || self.uid == uid
+    }
+}
+
 /// Who is at the other end.
 #[derive(Clone, Debug)]
 pub struct Who {
@@ -132,6 +149,8 @@ pub struct Who {
     pub id: u64,
     /// Its process and user.
     pub peer: Peer,
+    /// Whether it may look at the bases of all users, and not only at those of its own.
+    pub inspects: bool,
     /// What it calls itself.
     pub name: String,
     /// What it is.
@@ -154,6 +173,10 @@ pub struct Session {
     /// Set when the base's wait said that the socket is ready.
     socket_ready: bool,
     trace_lost: u32,
+    /// What waits for the client to read it.
+    output: books::Charge,
+    /// The last to go: with it the user may be gone from the books.
+    connection: books::Charge,
 }
 
 /// All of a session but its socket, so that frames can be borrowed from the one while they change the other.
@@ -187,12 +210,13 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening { hello, serial, version, channel, early, peer, since } = opening;
-        let who = Who { id, peer, name: hello.name, role: hello.role, since };
+        let Opening { hello, serial, version, channel, early, peer, inspects, since, connection } = opening;
+        let account = connection.account();
+        let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
-            watches: watches::Watches::new(&base, limits.watches),
-            timers: timers::Timers::new(limits.timers),
-            names: subscriptions::Names::default(),
+            watches: watches::Watches::new(&base, limits.watches, account),
+            timers: timers::Timers::new(account),
+            names: subscriptions::Names::new(account),
             signals: subscriptions::DaemonSignals::default(),
             meter: show::Meter::default(),
             role: hello.role,
@@ -212,6 +236,8 @@ impl Session {
             unread: 0,
             socket_ready: false,
             trace_lost: 0,
+            output: account.charge_anyway(Resource::Output, 0),
+            connection,
         };
         session.welcome(serial, version)?;
         session.watch_socket(What::READ)?;
@@ -243,6 +269,16 @@ impl Session {
     /// Who is at the other end.
     pub fn who(&self) -> &Who {
         &self.who
+    }
+
+    /// What it may look at.
+    pub fn viewer(&self) -> Viewer {
+        Viewer { uid: self.who.peer.uid, all: self.who.inspects }
+    }
+
+    /// The account of its user.
+    pub fn account(&self) -> &std::sync::Arc<books::Account> {
+        self.connection.account()
     }
 
     /// The base's method.
@@ -301,7 +337,7 @@ impl Session {
                 Activation::Mail => {}
             }
         }
-        if std::mem::take(&mut self.socket_ready) && self.channel.output.len() <= MAX_REPLIES {
+        if std::mem::take(&mut self.socket_ready) && self.may_ask() {
             return self.receive(tools, wishes);
         }
         Ok(())

@@ -14,6 +14,20 @@ impl<T> Default for Pages<T> {
 }
 
 impl<T: Default> Pages<T> {
+    /// How many bytes the entry of `index` takes that are not there yet: those of its page.
+    pub fn cost(&self, index: u32) -> u64 {
+        let page = index as usize / PAGE;
+        match self.0.get(page) {
+            Some(Some(_)) => 0,
+            Some(None) => Self::PAGE_BYTES,
+            None => {
+                Self::PAGE_BYTES + ((page + 1 - self.0.len()) * size_of::<Option<Box<[T; PAGE]>>>()) as u64
+            }
+        }
+    }
+
+    const PAGE_BYTES: u64 = (PAGE * size_of::<T>()) as u64;
+
     /// The entry, made if it is not there. The caller keeps `index` within its limit.
     pub fn entry(&mut self, index: u32) -> &mut T {
         let (page, at) = (index as usize / PAGE, index as usize % PAGE);
@@ -55,6 +69,7 @@ mod tests {
         *t.entry(1_000_000) = 7;
         *t.entry(3) = 1;
         assert_eq!(t.0.iter().flatten().count(), 2);
+        assert_eq!((t.cost(5), t.cost(100), t.cost(1_000_064)), (0, 64, 64 + 8));
         assert_eq!((t.get(1_000_000), t.get(999_000), t.get(2_000_000)), (Some(&7), None, None));
         *t.get_mut(3).unwrap() += 1;
         let some: Vec<_> = t.iter_from(3).filter(|(_, v)| **v != 0).map(|(i, v)| (i, *v)).collect();

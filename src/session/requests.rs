@@ -126,11 +126,15 @@ impl State {
     ) -> Result<(), FrameError> {
         let body: ask::Arm = request.read()?;
         count(&request, body.watches.len())?;
+        self.watches.expect(&mut self.base, body.watches.len());
         let mut refused: Vec<(Refusal, Vec<(u32, u32)>)> = Vec::new();
         for (arm, fd) in body.watches.iter().zip(request.fds) {
             let Err(why) = self.watches.arm(&mut self.base, slot, arm, fd) else { continue };
             let id = (arm.id, arm.seq);
-            match refused.iter_mut().find(|(r, _)| r.code == why.code && r.value == why.value) {
+            match refused
+                .iter_mut()
+                .find(|(r, _)| (r.code, r.limit, r.value) == (why.code, why.limit, why.value))
+            {
                 Some((_, ids)) => ids.push(id),
                 None => refused.push((why, vec![id])),
             }
@@ -159,18 +163,25 @@ impl State {
         for id in &body.cancel {
             self.timers.cancel(&mut self.base, *id);
         }
-        let mut over = None;
+        self.timers.expect(body.set.len());
+        let limit = self.limits.timers;
+        let mut refused =
+            Refused { code: Code::Limit, limit: 0, value: 0, text: String::new(), ids: Vec::new() };
         for timer in &body.set {
-            if !self.timers.set(&mut self.base, timer.id, timer.deadline) {
-                over = Some(timer.id);
+            let id = timer.id;
+            let why = if id >= limit {
+                let text = format!("timer {id}: ids of timers must be below {limit}");
+                Err((u64::from(limit), u64::from(id), text))
+            } else {
+                let set = self.timers.set(&mut self.base, id, timer.deadline);
+                set.map_err(|over| (over.limit, over.used, over.to_string()))
+            };
+            if let Err((limit, value, text)) = why {
+                refused = Refused { limit, value, text, ..refused };
+                refused.ids.push((id, 0));
             }
         }
-        if let Some(id) = over {
-            let limit = self.limits.timers;
-            let text = format!("timer {id}: ids of timers must be below {limit}");
-            refuse(out, serial, Code::Limit, u64::from(limit), u64::from(id), text);
-        }
-        Ok(())
+        if refused.ids.is_empty() { Ok(()) } else { out.push(serial, &refused) }
     }
 
     fn subscribe(
@@ -187,10 +198,15 @@ impl State {
             refuse(out, serial, Code::Limit, u64::from(limit), u64::from(id), text);
         } else if let Err(e) = name::check(&name) {
             refuse(out, serial, Code::BadName, 0, 0, e.to_string());
-        } else if !self.names.add(id, name.clone()) {
-            refuse(out, serial, Code::BadRequest, 0, u64::from(id), format!("subscription {id} is in use"));
         } else {
-            wishes.push(Wish::Subscribe { serial, id, name });
+            match self.names.add(id, name.clone()) {
+                Ok(true) => wishes.push(Wish::Subscribe { serial, id, name }),
+                Ok(false) => {
+                    let text = format!("subscription {id} is in use");
+                    refuse(out, serial, Code::BadRequest, 0, u64::from(id), text);
+                }
+                Err(over) => out.push(serial, &over.refused())?,
+            }
         }
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! What a session subscribed to: named user events, and signals that are sent to evd.
 
+use super::books::{Account, Over, Purse};
 use evd_proto::notice::{ActiveName, ActiveSignal};
+use evd_proto::reply::Resource;
 use evd_proto::sys::SignalSet;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One subscription to a name.
 #[derive(Debug, Default)]
@@ -15,28 +18,36 @@ pub(super) struct Name {
 }
 
 /// The subscriptions of one session, by the client's id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
     pub table: BTreeMap<u32, Name>,
     due: Vec<u32>,
+    purse: Purse,
 }
 
 impl Names {
+    pub fn new(account: &Arc<Account>) -> Names {
+        Names { table: BTreeMap::new(), due: Vec::new(), purse: account.purse(Resource::Names) }
+    }
+
     /// Adds one. `false`: the id is in use.
-    pub fn add(&mut self, id: u32, name: String) -> bool {
+    pub fn add(&mut self, id: u32, name: String) -> Result<bool, Over> {
         use std::collections::btree_map::Entry::{Occupied, Vacant};
-        match self.table.entry(id) {
+        Ok(match self.table.entry(id) {
             Occupied(_) => false,
             Vacant(v) => {
+                self.purse.take(1)?;
                 v.insert(Name { name, ..Name::default() });
                 true
             }
-        }
+        })
     }
 
     /// Removes one and gives its name.
     pub fn remove(&mut self, id: u32) -> Option<String> {
-        self.table.remove(&id).map(|n| n.name)
+        let removed = self.table.remove(&id)?;
+        self.purse.give(1);
+        Some(removed.name)
     }
 
     /// Counts one activation. `false`: there is no such subscription (any more).

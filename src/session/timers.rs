@@ -1,8 +1,14 @@
 //! The timers of a session, by the client's id.
 
+use super::books::{Account, Over, Purse};
 use super::pages::Pages;
 use crate::base::{Base, TimerId};
 use evd_proto::notice::ActiveTimer;
+use evd_proto::reply::Resource;
+use std::sync::Arc;
+
+/// What a timer takes in its base, about.
+const IN_BASE: u64 = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Timer {
@@ -19,24 +25,41 @@ pub(super) struct Timer {
 pub(super) struct Timers {
     pub table: Pages<Timer>,
     due: Vec<u32>,
-    limit: u32,
+    /// Those that are set.
+    purse: Purse,
+    bytes: Purse,
 }
 
 impl Timers {
-    pub fn new(limit: u32) -> Timers {
-        Timers { table: Pages::default(), due: Vec::new(), limit }
+    pub fn new(account: &Arc<Account>) -> Timers {
+        Timers {
+            table: Pages::default(),
+            due: Vec::new(),
+            purse: account.purse(Resource::Timers),
+            bytes: account.purse(Resource::Tables),
+        }
     }
 
-    /// Sets a timer, or sets it anew: what was due of it is forgotten. `false`: the id is over the limit.
-    pub fn set(&mut self, base: &mut Base, id: u32, deadline: u64) -> bool {
-        if id >= self.limit {
-            return false;
+    /// So many may be set: what is missing for them is reserved at once.
+    pub fn expect(&mut self, count: usize) {
+        // What can't be reserved is refused one by one.
+        let _ = self.purse.reserve(count as u64);
+    }
+
+    /// Sets a timer, or sets it anew: what was due of it is forgotten. The caller keeps `id` within its limit.
+    pub fn set(&mut self, base: &mut Base, id: u32, deadline: u64) -> Result<(), Over> {
+        let cost = self.table.cost(id);
+        if cost > 0 {
+            self.bytes.take(cost + IN_BASE * 64)?;
         }
         let timer = self.table.entry(id);
+        if timer.set.is_none() {
+            self.purse.take(1)?;
+        }
         timer.set = Some(base.set_timer(timer.set.take(), deadline, u64::from(id)));
         timer.deadline = deadline;
         timer.due = false;
-        true
+        Ok(())
     }
 
     /// Cancels a timer; one that is not set is not an error.
@@ -45,6 +68,7 @@ impl Timers {
         timer.due = false;
         if let Some(set) = timer.set.take() {
             base.cancel_timer(set);
+            self.purse.give(1);
         }
     }
 
@@ -53,6 +77,7 @@ impl Timers {
         let id = u32::try_from(token).ok()?;
         let timer = self.table.get_mut(id)?;
         timer.set.take()?;
+        self.purse.give(1);
         timer.deadline = deadline;
         timer.due = true;
         if !timer.listed {
@@ -76,5 +101,15 @@ impl Timers {
                 into.push(ActiveTimer { id, deadline: timer.deadline });
             }
         }
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        debug_assert_eq!(
+            self.table.iter_from(0).filter(|(_, t)| t.set.is_some()).count() as u64,
+            self.purse.used(),
+            "timers that are set"
+        );
     }
 }

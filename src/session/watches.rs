@@ -3,18 +3,20 @@
 //! A watch is a few bytes in a table by the client's id. The kernel has id and seq as its token, so a report of an older arm is known as such. Where
 //! the method does not need it and the file's identity is unique, no fd is kept: the arm goes through the worker's slot.
 
+use super::books::{Account, Over, Purse};
 use super::identify;
 use super::pages::Pages;
 use crate::backend::{Entry, Features, Interest, Mode, WatchError};
 use crate::base::Base;
 use evd_proto::What;
 use evd_proto::notice::ActiveWatch;
-use evd_proto::reply::Code;
+use evd_proto::reply::{Code, Resource};
 use evd_proto::request::{ArmWatch, LocalWatch};
 use evd_proto::sys::{self, FileKind, Slot};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 bitflags::bitflags! {
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +42,11 @@ bitflags::bitflags! {
 
 /// Which watches need a copy.
 const KEEPS: &str = "it keeps one for each watch of a method but epoll, and for eventfds and the like";
+
+/// What the kernel has is not counted before it may be so much.
+const FEW_ENTRIES: u64 = 1024;
+/// What is told of one watch takes about so many bytes.
+const TOLD: u64 = 192;
 
 /// One watch.
 #[derive(Debug, Default)]
@@ -77,6 +84,10 @@ impl Refusal {
         Refusal { code: Code::BadRequest, limit: 0, value: 0, text }
     }
 
+    fn over(over: &Over) -> Refusal {
+        Refusal { code: Code::Limit, limit: over.limit, value: over.used, text: over.to_string() }
+    }
+
     fn not_watchable(errno: i32, text: &str) -> Refusal {
         Refusal { code: Code::NotWatchable, limit: 0, value: errno as u64, text: text.to_owned() }
     }
@@ -94,6 +105,14 @@ pub(super) struct Watches {
     edge: bool,
     /// The method needs the fd for as long as it is armed.
     copies: bool,
+    /// Those that are armed.
+    armed: Purse,
+    /// Those that have a copy here.
+    kept: Purse,
+    /// What the kernel may have of them, and at what number it is to be counted again.
+    entries: Purse,
+    count_at: u64,
+    bytes: Purse,
     /// Numbers below this may be kept. evd's fds are everybody's: if none were left for those that are passed, other clients' frames would lose theirs.
     most_kept: RawFd,
 }
@@ -113,8 +132,13 @@ pub(super) fn untoken(token: u64) -> (u32, u32) {
 }
 
 impl Watches {
-    pub fn new(base: &Base, limit: u32) -> Watches {
+    pub fn new(base: &Base, limit: u32, account: &Arc<Account>) -> Watches {
         Watches {
+            armed: account.purse(Resource::Watches),
+            kept: account.purse(Resource::Copies),
+            entries: account.purse(Resource::Entries),
+            count_at: FEW_ENTRIES,
+            bytes: account.purse(Resource::Tables),
             table: Pages::default(),
             due: Vec::new(),
             told: BTreeMap::new(),
@@ -122,8 +146,31 @@ impl Watches {
             method: base.method(),
             edge: base.features().contains(Features::ET),
             copies: base.method() != "epoll",
-            most_kept: sys::most_open_files() / 2,
+            most_kept: sys::most_open_files() / 4 * 3,
         }
+    }
+
+    /// So many are to be armed: what is missing for them is reserved at once. What can't be reserved is refused one by one.
+    pub fn expect(&mut self, base: &mut Base, count: usize) {
+        let count = count as u64;
+        let _ = self.armed.reserve(count);
+        if self.copies {
+            let _ = self.kept.reserve(count);
+            return;
+        }
+        let plausible = self.entries.used() <= self.count_at.max(2 * self.armed.used() + FEW_ENTRIES);
+        if !plausible || self.entries.reserve(count).is_err() {
+            self.count_entries(base);
+            let _ = self.entries.reserve(count);
+        }
+    }
+
+    /// The kernel forgets an entry with its file and does not tell. So what was added is an upper bound, and now and then it is looked at: each time that
+    /// it has doubled, so that what a look costs is a small part of what the adding did.
+    fn count_entries(&mut self, base: &mut Base) {
+        let Some(found) = identify::count(base) else { return };
+        self.entries.give(self.entries.used().saturating_sub(found));
+        self.count_at = 2 * self.entries.used() + FEW_ENTRIES;
     }
 
     /// Arms one watch through `slot`, which the caller clears after the last of a frame.
@@ -151,7 +198,12 @@ impl Watches {
         if edge && !self.edge {
             return Err(Refusal::bad(format!("{} has no edge-triggered watches", self.method)));
         }
+        let over = |over: Over| Refusal::over(&over);
+        self.bytes.take(self.table.cost(id)).map_err(over)?;
         let watch = self.table.entry(id);
+        if !watch.flags.contains(Flags::ARMED) {
+            self.armed.reserve(1).map_err(over)?;
+        }
         if watch.flags.contains(Flags::COUNTED) && seq.wrapping_sub(watch.seq) as i32 <= 0 {
             let text = format!("watch {id}: seq {seq} is not newer than {}", watch.seq);
             return Err(Refusal::bad(text));
@@ -173,16 +225,34 @@ impl Watches {
                     text: format!("evd has no fds left to keep copies of watched ones; {KEEPS}"),
                 });
             }
-            base.watch(fd.as_fd(), token(id, seq), interest, Entry::New).map_err(refusal)?;
+            self.kept.take(1).map_err(over)?;
+            if let Err(e) = base.watch(fd.as_fd(), token(id, seq), interest, Entry::New) {
+                self.kept.give(1);
+                return Err(refusal(e));
+            }
             kept = Some(fd);
         } else {
             let entry = if watch.flags.contains(Flags::ENTERED) { Entry::Known } else { Entry::New };
+            if entry == Entry::New {
+                self.entries.reserve(1).map_err(over)?;
+            }
             let placed = slot.place(fd.as_fd()).map_err(|e| refusal(WatchError::Os(e)))?;
+            let added = base.added();
             base.watch(placed, token(id, seq), interest, entry).map_err(refusal)?;
             watch.flags |= Flags::ENTERED;
+            if base.added() != added {
+                if let Err(e) = self.entries.take(1) {
+                    // The file that the kernel knew is gone, and there is no room for this one.
+                    base.unwatch(placed, token(id, seq));
+                    watch.flags &= !Flags::ENTERED;
+                    return Err(over(e));
+                }
+            }
         }
-        if let Some(old) = watch.kept.take() {
-            base.unwatch(old.as_fd(), token(id, watch.seq));
+        let old = token(id, watch.seq);
+        let_go(watch, base, &mut self.kept, old);
+        if !watch.flags.contains(Flags::ARMED) {
+            self.armed.take(1).map_err(over)?;
         }
         watch.kept = kept;
         watch.seq = seq;
@@ -196,12 +266,14 @@ impl Watches {
     /// Takes a watch back. With its fd the kernel forgets the entry at once; else it may report once more, and that is ignored.
     pub fn disarm(&mut self, base: &mut Base, slot: &mut Slot, id: u32, fd: Option<OwnedFd>) {
         let Some(watch) = self.table.get_mut(id) else { return };
-        watch.flags &= !(Flags::ARMED | Flags::DUE);
+        rest(watch, &mut self.armed);
+        watch.flags &= !Flags::DUE;
         let token = token(id, watch.seq);
-        if let Some(kept) = watch.kept.take() {
-            base.unwatch(kept.as_fd(), token);
+        if watch.kept.is_some() {
+            let_go(watch, base, &mut self.kept, token);
         } else if let Some(fd) = fd {
             if let Ok(placed) = slot.place(fd.as_fd()) {
+                // What it was counted as in the kernel is given back by the next look.
                 base.unwatch(placed, token);
                 watch.flags &= !Flags::ENTERED;
             }
@@ -219,10 +291,8 @@ impl Watches {
         watch.last = now;
         watch.ready = if watch.flags.contains(Flags::DUE) { watch.ready | ready } else { ready };
         if !watch.flags.contains(Flags::EDGE) {
-            watch.flags &= !Flags::ARMED;
-            if let Some(kept) = watch.kept.take() {
-                base.unwatch(kept.as_fd(), token);
-            }
+            rest(watch, &mut self.armed);
+            let_go(watch, base, &mut self.kept, token);
         }
         watch.flags |= Flags::DUE;
         if !watch.flags.contains(Flags::LISTED) {
@@ -252,7 +322,7 @@ impl Watches {
 
     /// Notes what the client says of a watch that it serves itself. Ids over the limit are passed over.
     pub fn told(&mut self, local: &LocalWatch, now: u64) {
-        if local.id >= self.limit {
+        if local.id >= self.limit || self.bytes.take(self.table.cost(local.id)).is_err() {
             return;
         }
         let watch = self.table.entry(local.id);
@@ -265,13 +335,14 @@ impl Watches {
         }
         watch.flags |= Flags::LOCAL | Flags::KNOWN;
         watch.interest = local.interest;
-        let told = self.told.entry(local.id).or_default();
-        (told.kind, told.ino) = (Some(local.kind), local.ino);
+        if let Some(told) = self.told_of(local.id) {
+            (told.kind, told.ino) = (Some(local.kind), local.ino);
+        }
     }
 
     /// Notes what the client calls a watch.
     pub fn label(&mut self, id: u32, label: &str) {
-        if id >= self.limit {
+        if id >= self.limit || self.bytes.take(self.table.cost(id)).is_err() {
             return;
         }
         let mut end = label.len().min(evd_proto::name::MAX_LABEL);
@@ -279,16 +350,28 @@ impl Watches {
             end -= 1;
         }
         self.table.entry(id).flags |= Flags::KNOWN;
-        self.told.entry(id).or_default().label = label[..end].to_owned();
+        if let Some(told) = self.told_of(id) {
+            told.label = label[..end].to_owned();
+        }
+    }
+
+    /// What is told of a watch, if there is room for it: it is only shown.
+    fn told_of(&mut self, id: u32) -> Option<&mut Told> {
+        if !self.told.contains_key(&id) {
+            self.bytes.take(TOLD).ok()?;
+        }
+        Some(self.told.entry(id).or_default())
     }
 
     /// Forgets a watch, but for its seq: an older report must stay recognisable.
     pub fn gone(&mut self, base: &mut Base, id: u32) {
-        self.told.remove(&id);
-        let Some(watch) = self.table.get_mut(id) else { return };
-        if let Some(kept) = watch.kept.take() {
-            base.unwatch(kept.as_fd(), token(id, watch.seq));
+        if self.told.remove(&id).is_some() {
+            self.bytes.give(TOLD);
         }
+        let Some(watch) = self.table.get_mut(id) else { return };
+        let token = token(id, watch.seq);
+        let_go(watch, base, &mut self.kept, token);
+        rest(watch, &mut self.armed);
         (watch.count, watch.last) = (0, 0);
         watch.flags &= Flags::COUNTED | Flags::ENTERED | Flags::LISTED;
     }
@@ -314,6 +397,31 @@ impl Watches {
             }
         }
         found
+    }
+}
+
+/// evd does not wait for it any more.
+fn rest(watch: &mut Watch, armed: &mut Purse) {
+    if watch.flags.contains(Flags::ARMED) {
+        watch.flags &= !Flags::ARMED;
+        armed.give(1);
+    }
+}
+
+/// Closes our copy, if there is one.
+fn let_go(watch: &mut Watch, base: &mut Base, copies: &mut Purse, token: u64) {
+    if let Some(kept) = watch.kept.take() {
+        base.unwatch(kept.as_fd(), token);
+        copies.give(1);
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        let count =
+            |which: fn(&Watch) -> bool| self.table.iter_from(0).filter(|(_, w)| which(w)).count() as u64;
+        debug_assert_eq!(count(|w| w.flags.contains(Flags::ARMED)), self.armed.used(), "armed watches");
+        debug_assert_eq!(count(|w| w.kept.is_some()), self.kept.used(), "copies of fds");
     }
 }
 

@@ -48,12 +48,24 @@ pub enum Files {
     Reported,
 }
 
+/// Where a loop tells that the peer has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closed {
+    Never,
+    OnSockets,
+    OnPipesToo,
+}
+
 /// An event loop under test.
 pub trait Loop: Sized {
     /// A new loop of this method; `None` if the machine lacks it.
     fn open(method: &str) -> Option<Self>;
     fn features(&self) -> Features;
     fn files(&self) -> Files;
+    /// The feature promises it for sockets; kqueue tells it beyond its promise.
+    fn closed(&self) -> Closed {
+        if self.features().contains(Features::EARLY_CLOSE) { Closed::OnSockets } else { Closed::Never }
+    }
     /// A new watch, or the whole interest of an old one anew (which arms a one-shot again).
     fn watch(&mut self, old: Option<Id>, fd: BorrowedFd<'_>, what: What, mode: Mode) -> Result<Id, Refused>;
     /// Ends a watch, before its fd is closed.
@@ -111,6 +123,9 @@ macro_rules! conformance {
                 watches::edge_reports_once_for_each_edge
                 watches::closed_reports_a_half_close
                 watches::closed_reports_a_close_with_something_unread
+                watches::data_that_nobody_wants_does_not_spin
+                watches::a_pipe_that_nobody_reads_is_ready_for_writing
+                watches::a_watch_that_changes_its_mode_keeps_it
                 watches::write_is_reported_while_there_is_room
                 watches::hang_up_counts_as_read
                 watches::hang_up_that_nobody_wants_does_not_spin

@@ -35,8 +35,13 @@ pub fn replace(number: &OwnedFd, fd: BorrowedFd<'_>) {
 
 /// A number that is not open.
 pub fn bad_fd() -> BorrowedFd<'static> {
+    not_open(900_000_000)
+}
+
+/// A number that is not open, chosen by the caller.
+pub fn not_open(number: i32) -> BorrowedFd<'static> {
     // SAFETY: not -1; what a call says to a number that is not open is what is tested.
-    unsafe { BorrowedFd::borrow_raw(900_000_000) }
+    unsafe { BorrowedFd::borrow_raw(number) }
 }
 
 /// Sends `signo` to the calling thread; it was handled when this returns.
@@ -64,4 +69,27 @@ pub fn connect(fd: BorrowedFd<'_>, port: u16) {
     let len = size_of_val(&addr) as libc::socklen_t;
     // SAFETY: `addr` is a live sockaddr_in of `len` bytes.
     check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const addr).cast(), len) });
+}
+
+/// Names a thread for signals.
+pub struct Thread(libc::pthread_t);
+
+/// The calling thread.
+pub fn this_thread() -> Thread {
+    // SAFETY: it takes nothing and can't fail.
+    Thread(unsafe { libc::pthread_self() })
+}
+
+impl Thread {
+    /// Sends `signo` to the thread, which must not have ended.
+    pub fn signal(&self, signo: i32) {
+        // SAFETY: the caller keeps the thread alive.
+        assert_eq!(unsafe { libc::pthread_kill(self.0, signo) }, 0);
+    }
+}
+
+/// This process and its user.
+pub fn ids() -> (i32, u32) {
+    // SAFETY: it takes nothing.
+    (std::process::id() as i32, unsafe { libc::getuid() })
 }

@@ -1,6 +1,6 @@
 //! Cases about fds.
 
-use super::{Files, Fired, Loop, Refused, os, quiet, until};
+use super::{Closed, Files, Fired, Loop, Refused, os, quiet, until};
 use evd::backend::{Features, Mode};
 use evd_proto::{What, sys};
 use std::collections::BTreeSet;
@@ -76,7 +76,7 @@ pub fn closed_reports_a_half_close(l: &mut impl Loop) {
     let id = l.watch(None, a.as_fd(), What::CLOSED, Mode::Level).unwrap();
     quiet(l);
     b.shutdown(Shutdown::Write).unwrap();
-    if l.features().contains(Features::EARLY_CLOSE) {
+    if l.closed() >= Closed::OnSockets {
         assert_eq!(until(l), [Fired::Ready(id, What::CLOSED)]);
         assert_eq!(until(l), [Fired::Ready(id, What::CLOSED)]);
     } else {
@@ -92,9 +92,70 @@ pub fn closed_reports_a_close_with_something_unread(l: &mut impl Loop) {
     assert_eq!(until(l), [Fired::Ready(id, What::WRITE)]);
     b.write_all(b"x").unwrap();
     drop(b);
-    let closed = l.features().contains(Features::EARLY_CLOSE);
+    let closed = l.closed() >= Closed::OnSockets;
     let what = if closed { all } else { What::READ | What::WRITE };
     assert_eq!(until(l), [Fired::Ready(id, what)]);
+    l.unwatch(id);
+}
+
+/// By the time that waits take, as below.
+pub fn data_that_nobody_wants_does_not_spin(l: &mut impl Loop) {
+    let (a, mut b) = UnixStream::pair().unwrap();
+    let id = l.watch(None, a.as_fd(), What::CLOSED, Mode::Level).unwrap();
+    b.write_all(b"x").unwrap();
+    let (waits, ms, early) = (20, 10, 5);
+    let start = Instant::now();
+    for _ in 0..waits {
+        assert_eq!(l.wait(ms), []);
+    }
+    let least = Duration::from_millis((waits - early) * ms);
+    assert!(start.elapsed() >= least, "{waits} waits of {ms} ms took only {:?}", start.elapsed());
+    drop(b);
+    if l.closed() >= Closed::OnSockets {
+        for _ in 0..2 {
+            assert_eq!(until(l), [Fired::Ready(id, What::CLOSED)]);
+        }
+        l.watch(Some(id), a.as_fd(), What::CLOSED, Mode::OneShot).unwrap();
+        assert_eq!(until(l), [Fired::Ready(id, What::CLOSED)]);
+        quiet(l);
+        l.watch(Some(id), a.as_fd(), What::CLOSED, Mode::OneShot).unwrap();
+        assert_eq!(until(l), [Fired::Ready(id, What::CLOSED)]);
+    }
+    l.unwatch(id);
+}
+
+/// A read would find its end, a write would say why.
+pub fn a_pipe_that_nobody_reads_is_ready_for_writing(l: &mut impl Loop) {
+    let (r, w) = os::pipe();
+    drop(r);
+    let id = l.watch(None, w.as_fd(), What::WRITE, Mode::OneShot).unwrap();
+    assert!(l.poll_outside(10_000));
+    for _ in 0..2 {
+        assert_eq!(until(l), [Fired::Ready(id, What::WRITE)]);
+        quiet(l);
+        assert!(!l.poll_outside(5));
+        l.watch(Some(id), w.as_fd(), What::WRITE, Mode::OneShot).unwrap();
+    }
+    l.watch(Some(id), w.as_fd(), What::WRITE, Mode::Level).unwrap();
+    for _ in 0..3 {
+        assert_eq!(until(l), [Fired::Ready(id, What::WRITE)]);
+    }
+    l.unwatch(id);
+    assert!(!l.poll_outside(5));
+}
+
+pub fn a_watch_that_changes_its_mode_keeps_it(l: &mut impl Loop) {
+    let (r, _w) = full_pipe();
+    let id = l.watch(None, r.as_fd(), What::READ, Mode::Level).unwrap();
+    for mode in [Mode::OneShot, Mode::Level, Mode::OneShot, Mode::OneShot, Mode::Level, Mode::Level] {
+        assert_eq!(l.watch(Some(id), r.as_fd(), What::READ, mode), Ok(id));
+        assert_eq!(until(l), [Fired::Ready(id, What::READ)], "{mode:?}");
+        if mode == Mode::OneShot {
+            quiet(l);
+        } else {
+            assert_eq!(until(l), [Fired::Ready(id, What::READ)], "{mode:?}");
+        }
+    }
     l.unwatch(id);
 }
 
@@ -126,6 +187,11 @@ pub fn hang_up_that_nobody_wants_does_not_spin(l: &mut impl Loop) {
     let (r, w) = os::pipe();
     let id = l.watch(None, r.as_fd(), What::CLOSED, Mode::Level).unwrap();
     drop(w);
+    if l.closed() == Closed::OnPipesToo {
+        assert_eq!(until(l), [Fired::Ready(id, What::CLOSED)]);
+        l.unwatch(id);
+        return;
+    }
     let (waits, ms, early) = (50, 10, 10);
     let start = Instant::now();
     for _ in 0..waits {
@@ -141,7 +207,7 @@ pub fn hang_up_that_nobody_wants_does_not_spin(l: &mut impl Loop) {
 
 /// A new socket is hung up, which nobody wants to know here.
 pub fn closed_is_seen_on_a_socket_that_was_watched_before_it_was_connected(l: &mut impl Loop) {
-    if !l.features().contains(Features::EARLY_CLOSE) {
+    if l.closed() == Closed::Never {
         return;
     }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -65,8 +65,7 @@ struct All {
     fired: [Count; 4],
 }
 
-fn all(socket: &Path) -> All {
-    let base = base_at(socket, "forks");
+fn all(base: EventBase) -> All {
     let (mut readers, mut peers) = (Vec::new(), Vec::new());
     for _ in 0..READERS {
         let (near, far) = pair();
@@ -168,7 +167,7 @@ fn the_child_of_a_fork_is_refused_and_the_parent_goes_on() {
 
 /// A role: forks when it is told to, and has its events afterwards.
 pub fn forks(socket: &Path, _: &[&str]) {
-    let mut all = Some(all(socket));
+    let mut all = Some(all(base_at(socket, "forks")));
     let links = links(&all.as_ref().unwrap().base);
     park(&all.as_ref().unwrap().base, READERS);
     say("parked");
@@ -234,7 +233,9 @@ fn a_child_of_a_fork_sends_nothing_on_its_parents_socket_and_does_not_wake_it() 
 
 /// A role: registers all it can, and its children try what they can.
 pub fn counted(socket: &Path, _: &[&str]) {
-    let mut all = Some(all(socket));
+    // It does not look after evd by itself: that would wake it.
+    let builder = EventBase::builder().patience(PATIENCE).socket(socket).connect();
+    let mut all = Some(all(builder.liveness(Duration::from_secs(600)).build().unwrap()));
     let base = all.as_ref().unwrap().base.clone();
     run_for(&base, MS);
     assert_eq!(base.watches(), (READERS, 0));
@@ -258,7 +259,8 @@ pub fn counted(socket: &Path, _: &[&str]) {
     assert_eq!(hear(), "delete");
     all.as_ref().unwrap().readers[0].0.del().unwrap();
     say("deleted");
-    // The one who counts is no evd, and answers nothing.
+    // The one who counts is no evd, and answers nothing. The line stays open until it has counted.
+    hear();
     std::process::exit(0);
 }
 
@@ -342,7 +344,7 @@ fn a_program_that_a_client_starts_inherits_nothing_of_its_base() {
 /// A role: starts programs before and after it has a base.
 pub fn starts(socket: &Path, args: &[&str]) {
     let before = inherited();
-    let builder = EventBase::builder().socket(socket).connect().method(args[0]);
+    let builder = EventBase::builder().patience(PATIENCE).socket(socket).connect().method(args[0]);
     let base = builder.ignore_env().build().unwrap();
     let (near, _far) = pair();
     let (event, _) = reader(&base, near);

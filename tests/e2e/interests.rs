@@ -1,7 +1,7 @@
 //! What a parked watch is watched for changes.
 
 use crate::parts::*;
-use crate::wire::Evd;
+use crate::wire::{Evd, PATIENCE};
 use evd_client::{Event, EventBase, Features, What};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -23,7 +23,8 @@ struct One {
 impl One {
     fn new(evd: &Evd, method: &str) -> One {
         let (near, far) = pair();
-        let builder = EventBase::builder().socket(evd.path()).name(method).connect().method(method);
+        let builder =
+            EventBase::builder().patience(PATIENCE).socket(evd.path()).name(method).connect().method(method);
         One { base: builder.ignore_env().build().unwrap(), near: Rc::new(near), far, log: Log::default() }
     }
 
@@ -66,11 +67,16 @@ impl One {
         self.log.borrow_mut().clear();
     }
 
-    /// Where evd says that the watch is, and what it is watched for.
-    fn shown(&self, evd: &Evd) -> Value {
+    /// What evd knows of the watch.
+    fn watch(&self, evd: &Evd) -> Value {
         let text = evctl(&evd.path(), &["events", "--json", "--base", self.base.method()]);
         let all: Value = serde_json::from_str(&text).unwrap();
-        let watch = &all["bases"][0]["watches"][0];
+        all["bases"][0]["watches"][0].clone()
+    }
+
+    /// Where evd says that the watch is, and what it is watched for.
+    fn shown(&self, evd: &Evd) -> Value {
+        let watch = self.watch(evd);
         json!([watch["place"], watch["interest"]])
     }
 
@@ -118,6 +124,27 @@ fn an_interest_that_grows_and_shrinks_at_evd_loses_nothing_and_invents_nothing()
 }
 
 #[test]
+fn a_watch_that_was_busy_here_is_shown_as_parked_when_its_counts_come_later() {
+    let evd = evd();
+    for method in ["epoll", "poll", "select"] {
+        let mut one = One::new(&evd, method);
+        let read = one.event('r', READ);
+        for _ in 0..2 {
+            park(&one.base, 1);
+            until(&one.base, "it is busy, and here", || {
+                one.far.write_all(b"x").unwrap();
+                one.base.watches() == (0, 1)
+            });
+            park(&one.base, 1);
+            // evd counts what it reported, and is told of the others at most once a second.
+            let counted = |of: &One| of.watch(&evd)["count"].as_u64().unwrap();
+            until(&one.base, "all counts", || counted(&one) >= read.count());
+            assert_eq!(one.shown(&evd), json!(["parked", ["READ"]]));
+        }
+    }
+}
+
+#[test]
 fn both_directions_that_become_ready_while_parked_are_told_together() {
     let evd = evd();
     for method in ["epoll", "poll", "select"] {
@@ -138,7 +165,7 @@ fn closed_may_be_added_to_a_parked_read_and_outlive_it() {
     for method in ["epoll", "poll", "select"] {
         let mut one = One::new(&evd, method);
         if !one.base.features().contains(Features::EARLY_CLOSE) {
-            println!("skipped: {method} does not see a close early");
+            println!("{method}: it does not see a close early");
             continue;
         }
         let read = one.event('r', READ);

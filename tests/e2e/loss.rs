@@ -3,9 +3,11 @@
 use crate::fake::{Fake, Manner};
 use crate::parts::*;
 use crate::wire::{Evd, eventually};
-use evd_client::{Error, Event, EventBase, LinkState, What};
+use evd_client::{Error, Event, EventBase, LinkState, LoopFlags, What};
+use evd_proto::sys::{self, PollFd};
 use std::cell::Cell;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Instant;
@@ -136,6 +138,23 @@ fn a_loss_that_a_call_finds_is_told_by_the_call_and_loses_nothing() {
     assert_eq!(links.borrow().len(), 1);
     assert_eq!(base.trigger("drained").unwrap().reached, 1, "its own events are still reached");
     until(&base, "its own trigger", || times.get() == 2);
+}
+
+#[test]
+fn a_nested_base_without_events_keeps_no_outer_loop_busy_when_evd_is_lost() {
+    let mut evd = evd();
+    let base = base(&evd);
+    let fd = base.pollable().unwrap().as_raw_fd();
+    kill(&mut evd);
+    let (mut rounds, start, time) = (0, Instant::now(), 500 * MS);
+    while start.elapsed() < time {
+        let mut one = [PollFd::new(fd, What::READ)];
+        sys::poll(&mut one, Some(time.saturating_sub(start.elapsed()))).unwrap();
+        base.loop_(LoopFlags::ONCE | LoopFlags::NONBLOCK).unwrap();
+        rounds += 1;
+    }
+    why_away(&base);
+    assert!(rounds < 100, "{rounds}");
 }
 
 #[test]

@@ -3,11 +3,14 @@
 use crate::parts::*;
 use crate::role::{Process, hear, say};
 use crate::wire::{eventually, outcome};
-use evd_client::{Error, Event, EventBase};
+use evd_client::{Ended, Error, Event, EventBase, LoopFlags, What};
 use evd_proto::reply::Code;
+use evd_proto::sys;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::time::Duration;
 
 fn is_unknown(base: &EventBase, name: &str) {
     match base.trigger(name) {
@@ -129,4 +132,24 @@ fn a_name_that_nobody_subscribed_to_is_an_error_that_names_it() {
         assert!(matches!(base.trigger(bad), Err(Error::BadName(_))), "{bad:?}");
         assert!(matches!(Event::named(&base, bad, |_, _| {}), Err(Error::BadName(_))), "{bad:?}");
     }
+}
+
+#[test]
+fn the_fd_of_a_base_that_has_nothing_any_more_does_not_stay_readable() {
+    let evd = evd();
+    let (base, other) = (base(&evd), base(&evd));
+    let readable = |base: &EventBase| {
+        let mut fds = [sys::PollFd::new(base.pollable().unwrap().as_raw_fd(), What::READ)];
+        sys::poll(&mut fds, Some(Duration::ZERO)).unwrap() == 1
+    };
+    let named = Event::named(&base, "late", |_, _| panic!("it is deleted")).unwrap();
+    named.add(None).unwrap();
+    base.sync().unwrap();
+    assert!(!readable(&base));
+    assert_eq!(other.trigger("late").unwrap().reached, 1);
+    assert!(readable(&base), "it is in the base's socket");
+    named.del().unwrap();
+    let looped = base.loop_(LoopFlags::ONCE | LoopFlags::NONBLOCK).unwrap();
+    assert_eq!((looped.ended, looped.callbacks), (Ended::Empty, 0));
+    assert!(!readable(&base), "whoever polls it would spin");
 }

@@ -1,6 +1,6 @@
 //! What the tests share: an evd that can be killed and started again, a base at it, and ways to wait for a fact.
 
-use crate::wire::{Dir, Evd, PATIENCE, command, eventually, outcome};
+use crate::wire::{Dir, Evd, PATIENCE, command, eventually};
 use evd_client::{Event, EventBase, LinkState, LoopFlags, What};
 use evd_proto::sys;
 use serde_json::Value;
@@ -71,12 +71,14 @@ pub fn base(evd: &Evd) -> EventBase {
 
 /// It looks after evd more often than usual, so that tests are short.
 pub fn base_at(socket: &Path, name: &str) -> EventBase {
-    EventBase::builder().socket(socket).name(name).connect().liveness(50 * MS).build().unwrap()
+    let builder = EventBase::builder().socket(socket).name(name).patience(PATIENCE);
+    builder.connect().liveness(50 * MS).build().unwrap()
 }
 
 /// One of a method that evd must keep copies of fds for.
 pub fn base_of(evd: &Evd, method: &str) -> EventBase {
-    EventBase::builder().socket(evd.path()).connect().method(method).ignore_env().build().unwrap()
+    let builder = EventBase::builder().socket(evd.path()).patience(PATIENCE);
+    builder.connect().method(method).ignore_env().build().unwrap()
 }
 
 pub fn is_up(base: &EventBase) -> bool {
@@ -263,12 +265,6 @@ pub fn sleeps_of(task: &Path) -> u64 {
     let text = std::fs::read_to_string(task.join("status")).unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
     line.map_or(0, |n| n.trim().parse().unwrap())
-}
-
-/// A command that must fail: its exit code and its stderr.
-pub fn fails(c: Command) -> (i32, String) {
-    let (code, text) = outcome(c);
-    (code.unwrap(), text)
 }
 
 /// A directory for a socket.

@@ -2,7 +2,7 @@
 
 use crate::parts::*;
 use crate::role::{Process, say};
-use crate::wire::Evd;
+use crate::wire::{Evd, PATIENCE};
 use evd_client::{Error, Event, EventBase, Features, LinkState};
 use evd_proto::reply::Code;
 use evd_proto::sys;
@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 fn connect(socket: &Path) -> Error {
-    EventBase::builder().socket(socket).connect().build().expect_err("it connected")
+    EventBase::builder().patience(PATIENCE).socket(socket).connect().build().expect_err("it connected")
 }
 
 /// A base without evd works.
@@ -23,7 +23,7 @@ fn works(base: &EventBase) {
 
 /// A base that takes evd if it can works without.
 fn new_works(socket: &Path) -> LinkState {
-    let base = EventBase::builder().socket(socket).build().unwrap();
+    let base = EventBase::builder().patience(PATIENCE).socket(socket).build().unwrap();
     works(&base);
     assert_eq!(base.watches().0, 0, "nothing is parked anywhere");
     base.link()
@@ -160,7 +160,7 @@ pub fn welcome(socket: &Path, _: &[&str]) {
 
 /// What a wish for a method gives, whether evd is there or not.
 fn no_method(evd: &Evd, wish: impl Fn(evd_client::Builder) -> evd_client::Builder) -> String {
-    let build = |b: evd_client::Builder| wish(b.socket(evd.path())).build();
+    let build = |b: evd_client::Builder| wish(b.patience(PATIENCE).socket(evd.path())).build();
     let texts = [
         build(EventBase::builder().connect()),
         build(EventBase::builder().local()),
@@ -187,7 +187,12 @@ fn a_method_that_is_not_there_or_not_wanted_is_said_with_what_there_is() {
     let lacking = no_method(&evd, |b| b.method("select").require_features(Features::ET).ignore_env());
     assert!(lacking.contains("select lacks"), "{lacking}");
     // One that is avoided is simply not taken, here and at evd.
-    let builder = EventBase::builder().socket(evd.path()).name("avoids").connect().avoid_method("epoll");
+    let builder = EventBase::builder()
+        .patience(PATIENCE)
+        .socket(evd.path())
+        .name("avoids")
+        .connect()
+        .avoid_method("epoll");
     let base = builder.ignore_env().build().unwrap();
     assert_ne!(base.method(), "epoll");
     assert_eq!(base_info(&evd, "avoids").unwrap()["method"], base.method());
@@ -207,7 +212,7 @@ fn methods_that_the_environment_disables_are_not_used_here_nor_at_evd() {
 
 /// A role: somebody disabled epoll.
 pub fn disabled(socket: &Path, _: &[&str]) {
-    let new = || EventBase::builder().socket(socket).name("disabled").connect();
+    let new = || EventBase::builder().patience(PATIENCE).socket(socket).name("disabled").connect();
     match new().method("epoll").build() {
         Err(e @ Error::Method(_)) => assert!(e.to_string().contains("EVENT_NOEPOLL"), "{e}"),
         other => panic!("{other:?}"),
@@ -230,7 +235,7 @@ fn an_evd_without_the_bases_method_refuses_it_and_the_base_goes_on() {
         dies_with_us(c).env("EVENT_NOPOLL", "1");
     });
     let other = base(&evd);
-    let builder = || EventBase::builder().socket(evd.path()).method("poll").ignore_env();
+    let builder = || EventBase::builder().patience(PATIENCE).socket(evd.path()).method("poll").ignore_env();
     match builder().connect().build() {
         Err(Error::Refused(why)) => {
             assert!(why.code == Code::NoMethod && why.text.contains("EVENT_NOPOLL"), "{why:?}");

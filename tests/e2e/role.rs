@@ -5,7 +5,7 @@
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying, forks, holds, names, refusals, shortage, signals, stalls};
+use crate::{crowd, dying, embedded, forks, holds, names, refusals, shortage, signals, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -31,6 +31,8 @@ const ROLES: &[(&str, Role)] = &[
     ("starts", forks::starts),
     ("heir", holds::heir),
     ("stranger", holds::stranger),
+    ("guest", embedded::guest),
+    ("host", embedded::host),
     ("greedy", shortage::greedy),
     ("by_environment", refusals::by_environment),
     ("shut_out", refusals::shut_out),

@@ -2,7 +2,7 @@
 
 use crate::parts::*;
 use crate::role::{Process, hear, say};
-use crate::wire::{Evd, Raw, eventually, hello};
+use crate::wire::{Evd, PATIENCE, Raw, eventually, hello};
 use evd_client::{Error, Event, EventBase};
 use evd_proto::frame::Kind;
 use evd_proto::reply::{Code, Refused};
@@ -42,14 +42,13 @@ fn limit_files(evd: &Evd, soft: u64) -> u64 {
     old.rlim_cur
 }
 
-/// How long the threads of a process have run.
+/// How long a process has run, with those of its threads that have ended.
 fn ran(pid: i32) -> Duration {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let each = tasks.map(|task| {
-        let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
-    });
-    Duration::from_nanos(each.sum())
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap());
+    // A hundred a second.
+    Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
 /// Sockets that a base reads, one byte a round.
@@ -101,7 +100,7 @@ fn a_client_that_wants_more_fds_than_evd_has_serves_the_rest_itself() {
 pub fn greedy(socket: &Path, _: &[&str]) {
     // With this method evd needs a copy of each.
     let builder = EventBase::builder().socket(socket).name("greedy").connect().method("poll");
-    let base = builder.ignore_env().liveness(50 * MS).build().unwrap();
+    let base = builder.ignore_env().patience(PATIENCE).liveness(50 * MS).build().unwrap();
     let links = links(&base);
     let mut many = Readers::new(&base, 100);
     base.sync().unwrap();
@@ -169,8 +168,8 @@ fn holds_leave_fds_for_others() {
             Err(e) => panic!("{e}"),
         }
     };
-    // While a parcel of them is made anew each is open and twice on its way.
-    assert_eq!((why.code, why.limit, why.value, held), (Code::Limit, 24, 24, 24));
+    // Three eighths, as each is open and twice on its way while a parcel is made anew; and something is left for the next user.
+    assert_eq!((why.code, why.limit, why.value, held), (Code::Limit, 23, 23, 23));
     let mut others = Readers::new(&base, 10);
     park(&base, 10);
     others.all_get_a_byte(&base);
@@ -194,12 +193,13 @@ fn connections_leave_fds_for_those_who_are_here_and_evd_accepts_again_when_some_
         }
         assert!(all.len() < 64);
     };
-    assert_eq!(why.code, Code::OutOfFds, "{}", why.text);
+    // What a user may have is a part of what evd may open.
+    assert!(why.code == Code::Limit && why.text.contains("connections"), "{why:?}");
     assert!(all.len() > 3);
-    let refused = EventBase::builder().socket(evd.path()).connect().build().unwrap_err();
-    assert!(matches!(refused, Error::Refused(r) if r.code == Code::OutOfFds));
+    let refused = EventBase::builder().socket(evd.path()).patience(PATIENCE).connect().build().unwrap_err();
+    assert!(matches!(refused, Error::Refused(r) if r.code == Code::Limit));
     // It would rather be there, but goes on without.
-    let local = EventBase::builder().socket(evd.path()).build().unwrap();
+    let local = EventBase::builder().socket(evd.path()).patience(PATIENCE).build().unwrap();
     let mut theirs = Readers::new(&local, 3);
     theirs.all_get_a_byte(&local);
     why_away(&local);
@@ -226,7 +226,7 @@ fn an_evd_that_can_not_accept_does_not_spin() {
     let (slept, cpu) = (sleeps(evd.pid()), ran(evd.pid()));
     mine.all_get_a_byte(&base);
     run_for(&base, Duration::from_secs(1));
-    let (slept, cpu) = (sleeps(evd.pid()) - slept, ran(evd.pid()) - cpu);
+    let (slept, cpu) = (sleeps(evd.pid()).saturating_sub(slept), ran(evd.pid()) - cpu);
     assert!(slept < 300 && cpu < 300 * MS, "woken {slept} times, ran for {cpu:?}");
     limit_files(&evd, before);
     drop(waiting);

@@ -160,7 +160,8 @@ fn a_hang_up_that_nobody_wants_keeps_nobody_awake() {
                 let here = Path::new("/proc/thread-self");
                 let before = (sleeps_of(here), sleeps(evd.pid()));
                 run_for(&base, Duration::from_millis(1200));
-                let slept = (sleeps_of(here) - before.0, sleeps(evd.pid()) - before.1);
+                // A thread of the round before may have ended just now.
+                let slept = (sleeps_of(here) - before.0, sleeps(evd.pid()).saturating_sub(before.1));
                 assert!(slept.0 < 30 && slept.1 < 30, "{method} {what}: woken {slept:?} times");
                 (&far).write_all(b"x").unwrap();
                 until(&base, "others are served", || got.get() == 1);

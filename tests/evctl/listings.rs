@@ -57,6 +57,14 @@ fn page(bases: Vec<BaseInfo>, more: bool) -> StatusPage {
         uptime: (2 * 86_400 + 3 * 3600) * S,
         methods: vec!["epoll".to_owned(), "poll".to_owned(), "select".to_owned()],
         workers: vec![worker(1, 1000, 2, 0), worker(2, 0, 1, 3 * S + S / 4), worker(3, 33, 10, 12_000_000)],
+        accounts: vec![AccountInfo {
+            uid: 1000,
+            uses: vec![
+                Use { what: Resource::Connections, used: 3, limit: 1024, refused: 0 },
+                Use { what: Resource::Watches, used: 120, limit: 120, refused: 7 },
+                Use { what: Resource::Copies, used: 0, limit: 512, refused: 0 },
+            ],
+        }],
         bases,
         holds: 3,
         names: 2,
@@ -98,6 +106,10 @@ WORKER  UID   TID   METHOD  SESSIONS  STATE    BUSY
 1       1000  4243  epoll   2         waiting  -
 2       0     4244  epoll   1         stuck    3.2s
 3       33    4245  epoll   10        busy     12ms
+
+UID   USES         NOW  LIMIT  REFUSED
+1000  connections  3    1024   0
+1000  watches      120  120    7
 
 base 7 web
   owner     pid 4007, uid 1000, connected 5m 12s ago, worker 1
@@ -142,6 +154,11 @@ fn json_has_a_schema_version_and_nanoseconds() {
     assert_eq!(status["uptime_ns"], (2 * 86_400 + 3 * 3600) * S);
     assert_eq!(status["workers"][1]["stuck"], true);
     assert_eq!(status["workers"][2]["stuck"], false);
+    let watches = serde_json::json!({ "used": 120, "limit": 120, "refused": 7 });
+    assert_eq!(
+        (&status["accounts"][0]["uid"], &status["accounts"][0]["watches"]),
+        (&Value::from(1000), &watches)
+    );
     assert_eq!(status["bases"][0]["features"], serde_json::json!(["ET", "O1", "EARLY_CLOSE"]));
     assert_eq!(status["bases"][0]["signals"], serde_json::json!(["INT", "TERM"]));
     assert_eq!(status["bases"][1]["unread_ns"], 65 * S);

@@ -37,7 +37,7 @@ impl Keeper {
         let mut c = command(&dir.socket());
         // What it has to say of the deaths that are asked for is shown only if the test fails.
         let log = std::fs::File::create(dir.0.join("log")).unwrap();
-        dies_with_us(&mut c).args(["--keeper", "--log-level", "info"]).stdin(Stdio::null()).stderr(log);
+        dies_with_us(&mut c).args(["--keeper", "--log-level", "debug"]).stdin(Stdio::null()).stderr(log);
         let keeper = Keeper { process: c.spawn().unwrap(), dir };
         keeper.back();
         keeper
@@ -95,16 +95,14 @@ impl Keeper {
         (count(evd), self.stored())
     }
 
-    /// Whether evd trusts what it has read: then it has its count of starts no longer open.
+    /// Whether evd trusts what it has read: then it has emptied its count of starts.
     pub fn is_settled(&self) -> bool {
-        let counts = |e: std::io::Result<std::fs::DirEntry>| {
-            e.is_ok_and(|e| {
-                std::fs::read_link(e.path()).is_ok_and(|l| l.to_string_lossy().contains("evd-starts"))
-            })
-        };
         let Some(evd) = self.evd() else { return false };
-        let links = std::fs::read_dir(format!("/proc/{evd}/fd"));
-        self.connect().is_some() && links.is_ok_and(|mut l| !l.any(counts))
+        let Ok(fds) = std::fs::read_dir(format!("/proc/{evd}/fd")) else { return false };
+        let counts = fds
+            .filter_map(|e| Some(e.ok()?.path()))
+            .find(|path| std::fs::read_link(path).is_ok_and(|l| l.to_string_lossy().contains("evd-starts")));
+        counts.is_some_and(|path| std::fs::metadata(path).is_ok_and(|m| m.len() == 8))
     }
 
     /// Open files of the keeper.

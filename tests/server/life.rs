@@ -1,5 +1,6 @@
 //! Starting, being refused, running short, stopping.
 
+use crate::users::{as_user, is_root, let_in, socket_of_test};
 use crate::wire::*;
 use evd_proto::frame::Kind;
 use evd_proto::notice::Closing;
@@ -8,7 +9,6 @@ use evd_proto::request::{Status, Subscribe, Trigger};
 use evd_proto::sys;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 
 #[test]
 fn sigterm_and_sigint_end_it_in_order() {
@@ -87,24 +87,6 @@ fn a_stale_socket_is_replaced() {
     next.wait().unwrap();
 }
 
-/// Runs one of the ignored tests below in a process of another user.
-fn as_user(uid: u32, test: &str, socket: &std::path::Path) -> bool {
-    let exe = std::env::current_exe().unwrap();
-    // The test binary may lie where others can't read it.
-    let copy = std::env::temp_dir().join(format!("evd-test-as-{}-{uid}", std::process::id()));
-    std::fs::copy(exe, &copy).unwrap();
-    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut c = std::process::Command::new(&copy);
-    c.args(["--exact", test, "--ignored"]).env("EVD_TEST_SOCKET", socket).uid(uid).gid(uid).current_dir("/");
-    let ok = c.output().unwrap().status.success();
-    std::fs::remove_file(copy).unwrap();
-    ok
-}
-
-fn socket_of_test() -> std::path::PathBuf {
-    std::env::var_os("EVD_TEST_SOCKET").expect("run by another test").into()
-}
-
 #[test]
 #[ignore = "run by others, as another user"]
 fn helper_is_welcome_and_sees_only_its_own() {
@@ -131,42 +113,36 @@ fn helper_is_not_allowed() {
 
 #[test]
 fn other_users_are_served_apart_or_refused() {
-    if sys::effective_ids().0 != 0 {
-        println!("skipped: only root can be somebody else");
+    if !is_root() {
         return;
     }
     let evd = Evd::start_with(|c| {
         c.args(["--allow-uid", "4711"]);
     });
-    std::fs::set_permissions(&evd.dir.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let_in(&evd);
     let mut mine = evd.client("mine");
     mine.ask::<_, evd_proto::reply::Done>(&Subscribe { id: 0, name: "roots".into() });
-    assert!(as_user(4711, "life::helper_is_welcome_and_sees_only_its_own", &evd.path()));
-    assert!(as_user(4712, "life::helper_is_not_allowed", &evd.path()));
+    assert!(as_user(4711, "life::helper_is_welcome_and_sees_only_its_own", &evd.path()).succeeded());
+    assert!(as_user(4712, "life::helper_is_not_allowed", &evd.path()).succeeded());
     evd.serves();
 }
 
 #[test]
 fn out_of_fds_is_said_and_passes() {
     let evd = Evd::start_with(|c| {
-        let limit = || {
-            let lim = libc::rlimit { rlim_cur: 40, rlim_max: 40 };
-            // SAFETY: `lim` is live for the call.
-            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lim) };
-            Ok(())
-        };
-        // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
-        unsafe { c.pre_exec(limit) };
+        limit_files(c, 40);
     });
     let mut first = evd.client("first");
     let mut others = Vec::new();
     let mut refused = 0;
     while refused < 3 {
         let mut c = Raw::connect(&evd.path());
-        c.send(&hello("many", ""));
+        c.send_if_open(&hello("many", ""));
         let got = c.next();
         if got.kind == Kind::Refused {
-            assert_eq!(got.read::<evd_proto::reply::Refused>().code, Code::OutOfFds);
+            // What one user may have is a part of what evd may open.
+            let code = got.read::<evd_proto::reply::Refused>().code;
+            assert!(matches!(code, Code::OutOfFds | Code::Limit), "{code:?}");
             refused += 1;
         } else {
             others.push(c);
@@ -183,7 +159,7 @@ fn out_of_fds_is_said_and_passes() {
     drop((others, lost));
     eventually("it accepts again", || {
         let mut c = Raw::connect(&evd.path());
-        c.send(&hello("again", ""));
+        c.send_if_open(&hello("again", ""));
         c.next().kind == Kind::Welcome
     });
     assert!(first.sync().is_empty());
@@ -207,12 +183,38 @@ fn an_evd_in_this_process_ends_with_its_owner() {
     assert!(!dir.socket().exists());
 }
 
+/// A service manager's end of the notifications.
+struct Manager(std::os::unix::net::UnixDatagram);
+
+impl Manager {
+    fn new(dir: &Dir) -> (Manager, std::path::PathBuf) {
+        let path = dir.0.join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        (Manager(socket), path)
+    }
+
+    fn told(&self) -> String {
+        let mut buf = [0; 256];
+        let n = self.0.recv(&mut buf).unwrap();
+        String::from_utf8(buf[..n].to_vec()).unwrap()
+    }
+
+    /// The next notification that begins so; others are passed over.
+    fn hears(&self, begin: &str) -> String {
+        loop {
+            let told = self.told();
+            if told.starts_with(begin) {
+                return told;
+            }
+        }
+    }
+}
+
 #[test]
 fn the_service_manager_passes_the_socket_and_is_told() {
     let dir = Dir::new();
-    let notify = dir.0.join("notify");
-    let manager = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (manager, notify) = Manager::new(&dir);
     let listener = std::os::unix::net::UnixListener::bind(dir.socket()).unwrap();
     // sh makes the number 3 and then becomes evd, so that the pid is the one announced.
     let c = command(&dir.0.join("unused"));
@@ -222,27 +224,145 @@ fn the_service_manager_passes_the_socket_and_is_told() {
     sh.args(c.get_args()).env("NOTIFY_SOCKET", &notify);
     let mut child =
         sh.stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(listener))).spawn().unwrap();
-    let told = || {
-        let mut buf = [0; 256];
-        let n = manager.recv(&mut buf).unwrap();
-        String::from_utf8(buf[..n].to_vec()).unwrap()
-    };
     // This one closes what it is to store: evd finds that out, and says so.
     let ready = loop {
-        match told() {
+        match manager.told() {
             text if text.contains("READY=1") => break text,
             text => assert!(text.contains("FDSTORE") || text == "BARRIER=1", "{text}"),
         }
     };
-    assert!(ready.contains("holds do not survive evd: the service manager stores no fds"), "{ready}");
+    let mortal = "; holds do not survive evd: the service manager stores no fds";
+    assert!(ready.starts_with(&format!("READY=1\nSTATUS=0 bases, 0 workers{mortal}")), "{ready}");
     let c = Raw::hello(&dir.socket(), "one", "");
-    assert!(told().starts_with("STATUS=1 base, 1 worker; holds do not survive evd"));
+    assert_eq!(manager.told().trim(), "STATUS=1 base, 1 worker");
     drop(c);
-    assert!(told().contains("STATUS=0 bases"));
+    assert!(manager.told().contains("STATUS=0 bases"));
     sys::send_signal(child.id() as i32, libc::SIGTERM).unwrap();
-    while !told().contains("STOPPING=1") {}
+    while !manager.told().contains("STOPPING=1") {}
     assert!(child.wait().unwrap().success());
     assert!(dir.socket().exists(), "it is not evd's to remove");
+}
+
+#[test]
+fn a_watchdog_hears_of_it_at_half_its_interval_and_nobody_is_woken_for_that() {
+    let dir = Dir::new();
+    let (manager, notify) = Manager::new(&dir);
+    let evd = Evd::start_with(|c| {
+        c.env("NOTIFY_SOCKET", &notify).env("FDSTORE", "0").env("WATCHDOG_USEC", "200000");
+    });
+    let client = evd.client("idle");
+    let tid = client.welcome.as_ref().unwrap().tid;
+    let sleeps = || {
+        let text = std::fs::read_to_string(format!("/proc/{}/task/{tid}/status", evd.pid())).unwrap();
+        text.lines().find(|l| l.starts_with("voluntary_ctxt_switches")).unwrap().to_owned()
+    };
+    manager.hears("STATUS=1 base");
+    eventually("its worker sleeps", || sys::process_state(evd.pid(), tid) == sys::ProcessState::Waiting);
+    let begin = std::time::Instant::now();
+    manager.hears("WATCHDOG=1");
+    let before = sleeps();
+    for _ in 0..10 {
+        manager.hears("WATCHDOG=1");
+    }
+    assert!(begin.elapsed() >= std::time::Duration::from_millis(900), "{:?}", begin.elapsed());
+    assert_eq!(sleeps(), before, "an idle worker was woken");
+}
+
+/// Stops one thread of another process, and no other, as long as this lives.
+struct Halted(i32);
+
+impl Halted {
+    fn new(tid: i32) -> Halted {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: both requests take no memory of ours.
+        let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, tid, none, none) };
+        assert_eq!(seized, 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: as above.
+        let asked = unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none) };
+        assert_eq!(asked, 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: a null status is not written to.
+        let stopped = unsafe { libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL) };
+        assert_eq!(stopped, tid);
+        Halted(tid)
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the request takes no memory of ours.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
+}
+
+#[test]
+fn a_worker_that_is_stuck_is_named_and_does_not_count() {
+    let dir = Dir::new();
+    let (manager, notify) = Manager::new(&dir);
+    let evd = Evd::start_with(|c| {
+        c.env("NOTIFY_SOCKET", &notify).env("FDSTORE", "0").env("WATCHDOG_USEC", "1000000");
+    });
+    let client = evd.client("one");
+    manager.hears("STATUS=1 base, 1 worker\n");
+    let halted = Halted::new(client.welcome.as_ref().unwrap().tid);
+    // Nobody reads this connection: it is mail for the worker that is halted.
+    let mut late = Raw::connect(&evd.path());
+    let user = sys::effective_ids().0;
+    assert_eq!(
+        manager.hears("STATUS=1 base, 1 worker; stuck"),
+        format!("STATUS=1 base, 1 worker; stuck: user {user}\n")
+    );
+    manager.hears("WATCHDOG=1");
+    drop(halted);
+    manager.hears("STATUS=1 base, 1 worker\n");
+    late.greet(&hello("late", ""));
+    evd.serves();
+}
+
+#[test]
+fn a_watchdog_of_another_process_is_not_ours() {
+    let dir = Dir::new();
+    let (manager, notify) = Manager::new(&dir);
+    let evd = Evd::start_with(|c| {
+        c.env("NOTIFY_SOCKET", &notify)
+            .env("FDSTORE", "0")
+            .env("WATCHDOG_USEC", "1000")
+            .env("WATCHDOG_PID", "1");
+    });
+    evd.serves();
+    evd.signal(libc::SIGTERM);
+    loop {
+        let told = manager.told();
+        assert!(!told.contains("WATCHDOG"), "{told}");
+        if told.contains("STOPPING") {
+            break;
+        }
+    }
+}
+
+#[test]
+fn sighup_reloads_and_ends_nothing() {
+    let dir = Dir::new();
+    let (manager, notify) = Manager::new(&dir);
+    let mut evd = Evd::start_with(|c| {
+        c.env("NOTIFY_SOCKET", &notify).env("FDSTORE", "0").args(["--allow-uid", "root"]);
+    });
+    let mut client = evd.client("stays");
+    let before = sys::monotonic_ns() / 1000;
+    evd.signal(libc::SIGHUP);
+    let told = manager.hears("RELOADING=1");
+    let at = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&told).trim().parse::<u64>().unwrap();
+    assert!((before..=sys::monotonic_ns() / 1000).contains(&at), "{at}");
+    manager.hears("READY=1");
+    client.sync();
+    evd.serves();
+    assert_eq!(evd.child.try_wait().unwrap(), None);
+    // Without a service manager it is the same.
+    let alone = Evd::start();
+    let mut client = alone.client("stays");
+    alone.signal(libc::SIGHUP);
+    client.sync();
+    alone.serves();
 }
 
 #[test]

@@ -60,13 +60,35 @@ pub struct Evd {
 /// The command that starts evd with nothing inherited that would change it.
 pub fn command(socket: &Path) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_evd"));
-    for name in
-        ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "EVD_ALLOW_UID", "EVD_ALLOW_GID", "JOURNAL_STREAM"]
-    {
+    for name in [
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "EVD_ALLOW_UID",
+        "EVD_ALLOW_GID",
+        "EVD_ADMIN_GID",
+        "EVD_QUOTA",
+        "JOURNAL_STREAM",
+    ] {
         c.env_remove(name);
     }
     c.arg("--socket").arg(socket).env("EVD_LOG_LEVEL", "warn");
     c
+}
+
+/// It may open so many files.
+pub fn limit_files(c: &mut Command, files: u64) {
+    use std::os::unix::process::CommandExt;
+    let limit = move || {
+        let lim = libc::rlimit { rlim_cur: files, rlim_max: files };
+        // SAFETY: `lim` is live for the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lim) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+    unsafe { c.pre_exec(limit) };
 }
 
 impl Evd {
@@ -213,11 +235,54 @@ impl Raw {
         self.serial += 1;
         self.channel.output.push(self.serial, body).unwrap();
         let until = Instant::now() + PATIENCE;
-        while !self.channel.flush().unwrap() {
+        loop {
+            match self.channel.flush() {
+                Ok(true) => break,
+                Ok(false) => drop(self.poll(What::WRITE)),
+                // It has said why and left already: that is still to be read.
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => break,
+                Err(e) => panic!("{e}"),
+            }
             assert!(Instant::now() < until, "evd does not read");
-            self.poll(What::WRITE);
         }
         self.serial
+    }
+
+    /// Sends a request; what comes meanwhile is taken in, as nothing is read by others.
+    pub fn send_unread<B: Body>(&mut self, body: &B) -> u64 {
+        self.serial += 1;
+        self.channel.output.push(self.serial, body).unwrap();
+        if self.channel.output.len() > 60_000 {
+            let until = Instant::now() + PATIENCE;
+            while !self.channel.flush().unwrap() {
+                assert!(Instant::now() < until, "evd does not read");
+                self.poll(What::READ | What::WRITE);
+                self.receive();
+            }
+        }
+        self.serial
+    }
+
+    /// Takes in what is there. `true`: evd has closed.
+    fn receive(&mut self) -> bool {
+        let (socket, input, _) = self.channel.split();
+        let (fill, mut frames) = match input.receive(socket, &mut self.scratch) {
+            Ok(got) => got,
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return true,
+            Err(e) => panic!("{e}"),
+        };
+        while let Some(f) = frames.next().unwrap() {
+            let (kind, serial) = (f.header.kind, f.header.serial);
+            self.got.push_back(Got { kind, serial, body: f.body.to_vec(), fds: f.fds });
+        }
+        fill == Fill::End
+    }
+
+    /// As `send`, to an evd that may have refused the connection and closed it by now.
+    pub fn send_if_open<B: Body>(&mut self, body: &B) {
+        self.serial += 1;
+        self.channel.output.push(self.serial, body).unwrap();
+        let _ = self.channel.flush();
     }
 
     pub fn send_fds<B: Body>(&mut self, body: &B, fds: &[RawFd]) -> u64 {
@@ -257,21 +322,15 @@ impl Raw {
                 return Some(got);
             }
             assert!(Instant::now() < until, "evd says nothing");
-            let (socket, input, _) = self.channel.split();
-            let (fill, mut frames) = match input.receive(socket, &mut self.scratch) {
-                Ok(got) => got,
-                Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,
-                Err(e) => panic!("{e}"),
-            };
-            while let Some(f) = frames.next().unwrap() {
-                let (kind, serial) = (f.header.kind, f.header.serial);
-                self.got.push_back(Got { kind, serial, body: f.body.to_vec(), fds: f.fds });
-            }
-            drop(frames);
-            match fill {
-                Fill::End if self.got.is_empty() => return None,
-                Fill::Empty => drop(self.poll(What::READ)),
-                _ => {}
+            let ended = self.receive();
+            if self.got.is_empty() {
+                if ended {
+                    return None;
+                }
+                // What was not sent yet goes with it.
+                if !self.channel.flush().unwrap_or(true) || !self.poll(What::READ) {
+                    continue;
+                }
             }
         }
     }

@@ -50,6 +50,14 @@ pub fn group_id(name: &str) -> Option<u32> {
     })
 }
 
+/// The user that the kernel shows for all whom our user namespace does not know.
+///
+/// Source: user_namespaces(7), `/proc/sys/kernel/overflowuid`.
+pub fn overflow_uid() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    text.trim().parse().unwrap_or(65_534)
+}
+
 /// Asks again with more room while the database says that it needs more.
 fn with_room(ask: impl Fn(&mut [u8]) -> (libc::c_int, Option<u32>)) -> Option<u32> {
     let mut room = vec![0; 4096];

@@ -249,6 +249,13 @@ pub fn most_open_files() -> RawFd {
     open_file_limit().map_or(1024, |l| RawFd::try_from(l.rlim_cur).unwrap_or(RawFd::MAX))
 }
 
+/// How many entries all epolls of one user may have together, if the system has such a limit.
+///
+/// Source: epoll(7), `/proc/sys/fs/epoll/max_user_watches`.
+pub fn most_epoll_entries() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/fs/epoll/max_user_watches").ok()?.trim().parse().ok()
+}
+
 /// The soft limit on open files, and how many are open now (0 where it can't be known).
 pub fn open_files() -> (u64, usize) {
     let limit = open_file_limit().map(|l| l.rlim_cur).unwrap_or(1024);

@@ -22,7 +22,18 @@ enum Page {
 /// The generation of the calling process.
 ///
 /// Source: madvise(2).
+#[inline]
 pub fn generation() -> Generation {
+    if let Some(Page::Wiped(cell)) = PAGE.get() {
+        let known = cell.load(Ordering::Relaxed);
+        if known != 0 {
+            return Generation(known);
+        }
+    }
+    new_generation()
+}
+
+fn new_generation() -> Generation {
     match PAGE.get_or_init(map_page) {
         Page::Pid => Generation(u64::from(std::process::id())),
         Page::Wiped(cell) => match cell.load(Ordering::Relaxed) {

@@ -14,11 +14,11 @@ mod spawn;
 mod timer;
 mod wake;
 
-pub use accounts::{group_id, user_id};
+pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use file::{
-    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, most_open_files,
-    open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
+    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, most_epoll_entries,
+    most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};

@@ -55,6 +55,13 @@ impl PollFd {
     }
 }
 
+impl std::fmt::Debug for PollFd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let libc::pollfd { fd, events, revents } = self.0;
+        f.debug_struct("PollFd").field("fd", &fd).field("events", &events).field("revents", &revents).finish()
+    }
+}
+
 /// Looks at all of `fds`; blocks for at most `timeout` (`None` = for ever), rounded up to a millisecond. Returns how many are ready; a signal that
 /// interrupts counts as none.
 ///

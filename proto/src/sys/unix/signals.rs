@@ -4,7 +4,7 @@
 //! and writes to an eventfd, in this order: the reader drains the eventfd first and the counters after, so nothing that was counted is ever
 //! without a wake-up. When the last owner of a signal leaves, what the process did with that signal before comes back, as libevent does it.
 
-use super::{Wake, cvt, generation};
+use super::{Generation, Wake, cvt, generation};
 use signal_hook_registry::SigId;
 use std::collections::BTreeMap;
 use std::io;
@@ -47,6 +47,7 @@ struct Cell {
 /// The signals of one base: an fd that becomes readable when one of them came, and their counts.
 #[derive(Debug)]
 pub struct Signals {
+    generation: Generation,
     shared: Arc<Counters>,
     registered: BTreeMap<i32, SigId>,
 }
@@ -59,7 +60,7 @@ impl Signals {
     pub fn new() -> io::Result<Signals> {
         let shared =
             Arc::new(Counters { wake: Wake::new()?, each: std::array::from_fn(|_| Cell::default()) });
-        Ok(Signals { shared, registered: BTreeMap::new() })
+        Ok(Signals { generation: generation(), shared, registered: BTreeMap::new() })
     }
 
     /// Catches `signo` from now on; adding it again changes nothing.
@@ -127,7 +128,11 @@ impl Signals {
                 }
             }
         }
-        signal_hook_registry::unregister(id);
+        // It waits for handlers that run. In the child of a fork one that ran in another thread of the parent would never end; what it calls does
+        // nothing there.
+        if self.generation == generation() {
+            signal_hook_registry::unregister(id);
+        }
         self.shared.each[signo as usize].count.store(0, Ordering::Relaxed);
     }
 

@@ -1,0 +1,433 @@
+//! The model: libevent's event core, written plainly, and led through what the client's base was seen to do.
+//!
+//! It knows what must happen, save for what the kernel chooses: in which order it reports several fds of one wait, and when an edge is one. There it
+//! takes what was seen, if that is one of the things that may be. All else must be exactly as seen.
+//!
+//! Source: libevent's documentation, and probes of libevent 2.1. It differs from libevent where evd does on purpose: a persistent event whose timeout is
+//! over stays where it is among the events of its fd, and pending, where libevent takes it out until its callback begins and then makes it the newest.
+
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, Setup};
+use crate::real::{BaseState, EventState, Outcome, START, Seen, Setting};
+use crate::wires::{Kind, Wire, wire};
+use evd_client::LoopFlags;
+use evd_proto::What;
+use std::collections::VecDeque;
+
+type Check<T = ()> = Result<T, String>;
+
+/// Both must be the same.
+macro_rules! expect {
+    ($name:expr, $model:expr, $seen:expr) => {
+        let (model, seen) = (&$model, &$seen);
+        if model != seen {
+            return Err(format!("{}: the model has {model:?}, seen was {seen:?}", $name));
+        }
+    };
+}
+
+// Behind the macro, which it uses.
+#[path = "rounds.rs"]
+mod rounds;
+
+/// `struct event`.
+#[derive(Clone, Default)]
+struct Event {
+    port: Option<u8>,
+    what: What,
+    priority: usize,
+    script: [Option<Act>; 2],
+    inserted: bool,
+    active: bool,
+    res: What,
+    /// When it is due, and as the how manieth timer it was set.
+    timer: Option<(u64, u64)>,
+    deadline: u64,
+    interval: u64,
+    count: u64,
+    /// It is a `loopexit`.
+    exit: bool,
+}
+
+/// An fd that somebody waits for.
+#[derive(Clone, Default)]
+struct Watch {
+    /// Newest first.
+    events: Vec<usize>,
+    edge: bool,
+    /// What changed since the last look, so that an edge must be reported, or may be.
+    must: What,
+    may: bool,
+}
+
+/// An active event. Of one batch those of different ports came in an order that nobody knows.
+#[derive(Clone, Copy)]
+struct Entry {
+    event: usize,
+    batch: Option<(usize, usize)>,
+}
+
+/// The model.
+pub struct Model {
+    setup: Setup,
+    method: &'static str,
+    local: bool,
+    has_edges: bool,
+    wires: [Wire; 4],
+    clock: u64,
+    /// The time that was taken with the last wait.
+    now: u64,
+    /// By number; `loopexit`s behind the others.
+    events: Vec<Option<Event>>,
+    watches: Vec<Watch>,
+    queues: Vec<Vec<Entry>>,
+    /// By batch: pairs of ports, of which the first is known to have come before the second.
+    known: Vec<Vec<(usize, usize)>>,
+    timers_set: u64,
+    running: bool,
+    current: Option<usize>,
+    running_priority: usize,
+    exit: bool,
+    stop: bool,
+    again: bool,
+    calls: u32,
+    waits: u32,
+    seen: VecDeque<Seen>,
+}
+
+impl Model {
+    pub fn new(setting: &Setting, setup: &Setup) -> Model {
+        let mut model = Model {
+            setup: *setup,
+            method: setting.method,
+            local: setting.remote.is_none(),
+            has_edges: setting.method == "epoll",
+            wires: Default::default(),
+            clock: START,
+            now: START,
+            events: vec![None; usize::from(EVENTS) + 1],
+            watches: vec![Watch::default(); usize::from(PORTS)],
+            queues: vec![Vec::new(); usize::from(setup.priorities)],
+            known: Vec::new(),
+            timers_set: 0,
+            running: false,
+            current: None,
+            running_priority: 0,
+            exit: false,
+            stop: false,
+            again: false,
+            calls: 0,
+            waits: 0,
+            seen: VecDeque::new(),
+        };
+        let mut guard = model.event(None, What::PERSIST);
+        guard.script = [Some(Act::Break), None];
+        model.events[usize::from(GUARD)] = Some(guard);
+        model
+    }
+
+    fn event(&self, port: Option<u8>, what: What) -> Event {
+        Event { port, what, priority: self.queues.len() / 2, ..Event::default() }
+    }
+
+    /// Goes through one operation, and compares.
+    pub fn op(&mut self, op: &Op, seen: Vec<Seen>) -> Check {
+        self.seen = seen.into();
+        match *op {
+            Op::New { event, port, what, priority, script } => {
+                self.free(usize::from(event));
+                let mut new = self.event(port, What::from_bits_retain(what));
+                new.script = script;
+                self.events[usize::from(event)] = Some(new);
+                if let Some(priority) = priority {
+                    let outcome = self.act(Act::SetPriority(event, priority));
+                    expect!("its priority", Some(Seen::Did(outcome)), self.seen.pop_front());
+                }
+            }
+            Op::Do(act) => {
+                let outcome = self.act(act);
+                expect!("the result", Some(Seen::Did(outcome)), self.seen.pop_front());
+            }
+            Op::Loop(flags) => {
+                let (ended, callbacks) = self.run_loop(LoopFlags::from_bits_retain(flags))?;
+                expect!("the loop's end", Some(Seen::Looped { ended, callbacks }), self.seen.pop_front());
+            }
+        }
+        let Some(Seen::State(events, base)) = self.seen.pop_front() else { unreachable!() };
+        for (model, seen) in self.states().iter().zip(&events) {
+            expect!("the state of an event after it", *model, *seen);
+        }
+        let of = |q: &Vec<Entry>| q.len();
+        let active: usize = self.queues.iter().map(of).sum();
+        let all = self.events.iter().flatten();
+        let added =
+            all.map(|e| usize::from(e.inserted) + usize::from(e.timer.is_some())).sum::<usize>() + active;
+        let model = BaseState { active, added, got_exit: self.exit, got_break: self.stop };
+        expect!("the base after it", model, base);
+        Ok(())
+    }
+
+    fn states(&self) -> Vec<EventState> {
+        let all = self.events.iter().take(usize::from(EVENTS) + 1).enumerate();
+        let state = |(number, e): (usize, &Option<Event>)| {
+            let e = e.as_ref()?;
+            Some(EventState {
+                event: number as u8,
+                pending: pending(e),
+                left: self.left(e),
+                priority: e.priority,
+                count: e.count,
+            })
+        };
+        all.filter_map(state).collect()
+    }
+
+    fn left(&self, e: &Event) -> Option<u64> {
+        e.timer.map(|(deadline, _)| deadline.saturating_sub(self.clock))
+    }
+
+    fn e(&mut self, id: usize) -> &mut Event {
+        self.events[id].as_mut().unwrap()
+    }
+
+    fn time(&self) -> u64 {
+        if self.running { self.now } else { self.clock }
+    }
+
+    // What can be done with an event.
+
+    fn add(&mut self, id: usize, timeout: Option<u64>) -> Outcome {
+        let e = self.e(id);
+        if !e.inserted && !e.active && !self.insert(id) {
+            return Outcome::Refused;
+        }
+        if let Some(timeout) = timeout {
+            let at = self.time() + timeout;
+            let e = self.e(id);
+            if e.what.contains(What::PERSIST) {
+                e.interval = timeout;
+            }
+            if e.active && e.res.contains(What::TIMEOUT) {
+                self.deactivate(id);
+            }
+            self.set_timer(id, at);
+        }
+        Outcome::Done
+    }
+
+    fn set_timer(&mut self, id: usize, deadline: u64) {
+        self.timers_set += 1;
+        let order = self.timers_set;
+        let e = self.e(id);
+        (e.timer, e.deadline) = (Some((deadline, order)), deadline);
+    }
+
+    /// Into the list of its fd. `false`: edge-triggered and not, on one fd.
+    fn insert(&mut self, id: usize) -> bool {
+        let e = self.e(id);
+        let (Some(port), what) = (e.port, e.what) else { return true };
+        let edge = what.contains(What::ET) && self.has_edges;
+        let before = self.interest(port);
+        let watch = &mut self.watches[usize::from(port)];
+        if watch.events.is_empty() {
+            watch.edge = edge;
+        } else if watch.edge != edge {
+            return false;
+        }
+        watch.events.insert(0, id);
+        if !before.contains(what & What::IO) {
+            (watch.must, watch.may) = (What::IO, true);
+        }
+        self.e(id).inserted = true;
+        true
+    }
+
+    fn interest(&self, port: u8) -> What {
+        let what = |id: &usize| self.events[*id].as_ref().unwrap().what & What::IO;
+        self.watches[usize::from(port)].events.iter().map(what).fold(What::empty(), What::union)
+    }
+
+    fn remove(&mut self, id: usize) {
+        let e = self.e(id);
+        if let (true, Some(port)) = (e.inserted, e.port) {
+            e.inserted = false;
+            let watch = &mut self.watches[usize::from(port)];
+            watch.events.retain(|x| *x != id);
+            // The kernel is told of the smaller interest, and looks anew.
+            watch.may = true;
+        }
+    }
+
+    fn del(&mut self, id: usize) {
+        // Not as in libevent, where the timeout of a persistent event comes back with its next activation.
+        (self.e(id).timer, self.e(id).interval) = (None, 0);
+        self.remove(id);
+        self.deactivate(id);
+    }
+
+    fn free(&mut self, id: usize) {
+        if self.events[id].is_some() {
+            self.del(id);
+            self.events[id] = None;
+        }
+    }
+
+    fn deactivate(&mut self, id: usize) {
+        let e = self.e(id);
+        e.active = false;
+        let priority = e.priority;
+        self.queues[priority].retain(|entry| entry.event != id);
+    }
+
+    fn activate(&mut self, id: usize, res: What, batch: Option<(usize, usize)>) {
+        let e = self.e(id);
+        if e.active {
+            e.res |= res;
+            return;
+        }
+        (e.active, e.res) = (true, res);
+        let priority = e.priority;
+        self.queues[priority].push(Entry { event: id, batch });
+        if self.current.is_some() && priority < self.running_priority {
+            self.again = true;
+        }
+    }
+
+    // What can be done at all.
+
+    fn act(&mut self, act: Act) -> Outcome {
+        let (Act::Add(id, _)
+        | Act::Del(id)
+        | Act::RemoveTimer(id)
+        | Act::Activate(id, _)
+        | Act::SetPriority(id, _)
+        | Act::Free(id)) = act
+        else {
+            return self.act_on_base(act);
+        };
+        let id = usize::from(id);
+        if self.events[id].is_none() {
+            return Outcome::Nothing;
+        }
+        self.act_on_event(id, act)
+    }
+
+    fn act_on_event(&mut self, id: usize, act: Act) -> Outcome {
+        match act {
+            Act::Add(_, timeout) => return self.add(id, timeout.map(|t| t * MS)),
+            Act::Del(_) => self.del(id),
+            Act::RemoveTimer(_) => (self.e(id).timer, self.e(id).interval) = (None, 0),
+            Act::Activate(_, what) => self.activate(id, What::from_bits_retain(what), None),
+            Act::SetPriority(_, priority) => {
+                if usize::from(priority) >= self.queues.len() || self.e(id).active {
+                    return Outcome::Refused;
+                }
+                self.e(id).priority = usize::from(priority);
+            }
+            _ => self.free(id),
+        }
+        Outcome::Done
+    }
+
+    fn act_on_base(&mut self, act: Act) -> Outcome {
+        match act {
+            Act::ActiveByFd(port, what) => self.active_by_fd(port, What::from_bits_retain(what)),
+            Act::Advance(by) => self.clock += by * MS,
+            Act::UpdateTime => self.now = self.clock,
+            Act::Break => self.stop = true,
+            Act::Continue => self.again = self.running,
+            Act::Exit(after) => {
+                let mut exit = self.event(None, What::empty());
+                exit.exit = true;
+                self.events.push(Some(exit));
+                let id = self.events.len() - 1;
+                match after {
+                    Some(after) if after > 0 => drop(self.add(id, Some(after * MS))),
+                    _ => self.activate(id, What::TIMEOUT, None),
+                }
+            }
+            act => return self.act_on_wire(act),
+        }
+        Outcome::Done
+    }
+
+    fn active_by_fd(&mut self, port: u8, what: What) {
+        let batch = self.new_batch();
+        if what.contains(What::TIMEOUT) {
+            // In whatever order.
+            for id in 0..self.events.len() {
+                if self.events[id].as_ref().is_some_and(|e| e.port == Some(port) && e.timer.is_some()) {
+                    self.activate(id, What::TIMEOUT, Some((batch, id)));
+                }
+            }
+        } else {
+            self.fire(port, what, batch);
+        }
+    }
+
+    fn act_on_wire(&mut self, act: Act) -> Outcome {
+        let (Act::Write(port, _)
+        | Act::Read(port, _)
+        | Act::Fill(port)
+        | Act::Drain(port)
+        | Act::HalfClose(port)
+        | Act::Close(port)
+        | Act::Reopen(port)) = act
+        else {
+            unreachable!()
+        };
+        let (at, kind) = wire(port);
+        let ports: Vec<u8> = (0..PORTS).filter(|p| wire(*p).0 == at).collect();
+        let w = &mut self.wires[at];
+        let (mut edge, mut bytes) = (What::empty(), None);
+        match act {
+            Act::Write(_, n) if w.may_write(kind, n) => {
+                edge.set(What::READ, w.unread == 0);
+                w.unread += n;
+            }
+            Act::Read(_, n) => {
+                bytes = Some(n.min(w.unread));
+                w.unread -= n.min(w.unread);
+            }
+            Act::Fill(_) if w.may_fill(kind) => w.full = true,
+            Act::Drain(_) if w.full => {
+                w.full = false;
+                edge = What::WRITE;
+            }
+            Act::HalfClose(_) if kind == Kind::Socket && !w.closed && !w.half_closed => {
+                w.half_closed = true;
+                edge = What::READ | What::CLOSED;
+            }
+            Act::Close(_) if !w.closed => {
+                (w.closed, w.full) = (true, false);
+                edge = What::READ | What::CLOSED;
+            }
+            Act::Reopen(_) => {
+                *w = Wire::default();
+                let is_of =
+                    |e: &Option<Event>| e.as_ref().and_then(|e| e.port).is_some_and(|p| ports.contains(&p));
+                for id in (0..self.events.len()).filter(|id| is_of(&self.events[*id])).collect::<Vec<_>>() {
+                    self.del(id);
+                }
+            }
+            _ => {}
+        }
+        for port in ports {
+            let watch = &mut self.watches[usize::from(port)];
+            watch.must |= edge;
+            watch.may = true;
+        }
+        bytes.map_or(Outcome::Done, Outcome::Bytes)
+    }
+}
+
+fn pending(e: &Event) -> What {
+    let mut what = What::empty();
+    if e.inserted {
+        what |= e.what & What::IO;
+    }
+    if e.active {
+        what |= e.res;
+    }
+    what.set(What::TIMEOUT, e.timer.is_some() || what.contains(What::TIMEOUT));
+    what
+}

@@ -1,0 +1,293 @@
+//! The model's loop: what a wait finds, and what runs then.
+
+use super::{Check, Event, Model, Watch, pending};
+use crate::ops::{EVENTS, GUARD, MS, PORTS};
+use crate::real::{FAR, MOST_CALLS, Seen};
+use crate::wires::{Wire, wire};
+use evd_client::{Ended, LoopFlags};
+use evd_proto::What;
+
+impl Model {
+    pub(super) fn run_loop(&mut self, flags: LoopFlags) -> Check<(Ended, u64)> {
+        let mut callbacks = 0;
+        (self.running, self.exit, self.stop) = (true, false, false);
+        (self.calls, self.waits) = (0, 0);
+        self.now = self.clock;
+        let ended = loop {
+            self.again = false;
+            if self.exit {
+                break Ended::Exit;
+            }
+            if self.stop {
+                break Ended::Break;
+            }
+            let is_idle = |e: &Event| !e.inserted && !e.active && e.timer.is_none();
+            let empty = self.events.iter().flatten().all(is_idle);
+            if empty && !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) {
+                break Ended::Empty;
+            }
+            self.turn(!flags.contains(LoopFlags::NONBLOCK))?;
+            let Some(priority) = self.queues.iter().position(|q| !q.is_empty()) else {
+                if flags.contains(LoopFlags::NONBLOCK) {
+                    break Ended::Done;
+                }
+                continue;
+            };
+            callbacks += self.process(priority)?;
+            if flags.contains(LoopFlags::ONCE) && self.queues.iter().all(Vec::is_empty) {
+                break match (self.exit, self.stop) {
+                    (true, _) => Ended::Exit,
+                    (_, true) => Ended::Break,
+                    _ => Ended::Done,
+                };
+            }
+        };
+        self.running = false;
+        Ok((ended, callbacks))
+    }
+
+    /// A wait, and what comes of it.
+    fn turn(&mut self, may_wait: bool) -> Check {
+        let watched = self.setup.watched || !self.local;
+        let mut synced = true;
+        let batch = self.new_batch();
+        if watched {
+            synced = self.prepare(may_wait, batch)?;
+        }
+        self.now = self.clock;
+        let active = if watched {
+            match self.seen.pop_front() {
+                Some(Seen::Check { active }) => active,
+                seen => return Err(format!("after a wait: seen was {seen:?}")),
+            }
+        } else {
+            Vec::new()
+        };
+        for port in 0..PORTS {
+            self.look_at(port, batch, &active, synced || self.local)?;
+        }
+        if watched {
+            let model = self.events.iter().enumerate().take(usize::from(EVENTS) + 1);
+            let of =
+                |(id, e): (usize, &Option<Event>)| e.as_ref().filter(|e| e.active).map(|e| (id as u8, e.res));
+            expect!("active after a wait", model.filter_map(of).collect::<Vec<_>>(), active);
+        }
+        let due = |(id, e): (usize, &Option<Event>)| {
+            e.as_ref().and_then(|e| e.timer).filter(|t| t.0 <= self.now).map(|t| (t, id))
+        };
+        let mut due: Vec<_> = self.events.iter().enumerate().filter_map(due).collect();
+        due.sort_unstable();
+        if !self.local && !synced {
+            // Before an event is told that its time is over, its fd is looked at here if evd has not reported it.
+            let batch = self.new_batch();
+            for port in due.iter().filter_map(|(_, id)| self.events[*id].as_ref()?.port).collect::<Vec<_>>() {
+                let (at, kind) = wire(port);
+                if !self.watches[usize::from(port)].edge {
+                    self.fire(port, self.wires[at].ready(kind, self.method), batch);
+                }
+            }
+        }
+        for (_, id) in due {
+            let e = self.e(id);
+            e.timer = None;
+            let stays = e.active || (e.what.contains(What::PERSIST) && e.interval > 0);
+            if !stays {
+                self.remove(id);
+            }
+            self.activate(id, What::TIMEOUT, None);
+        }
+        Ok(())
+    }
+
+    /// How long the wait may last. Nothing but a hang-up that nobody wants, which is looked at again after a while, or evd makes it shorter.
+    fn prepare(&mut self, may_wait: bool, batch: usize) -> Check<bool> {
+        let Some(Seen::Prepare { timeout, guard, synced }) = self.seen.pop_front() else {
+            return Err("the loop did not wait once more".to_owned());
+        };
+        let idle = self.queues.iter().all(Vec::is_empty);
+        let first = self.events.iter().flatten().filter_map(|e| e.timer).map(|t| t.0).min();
+        let model = match (may_wait && idle, first) {
+            (false, _) => Some(0),
+            (true, first) => first.map(|at| at.saturating_sub(self.clock)),
+        };
+        let seen = timeout.filter(|t| *t < FAR);
+        let exact = self.local && !self.wires.iter().any(Wire::is_hung_up);
+        if exact || model.is_some_and(|m| seen.is_none_or(|s| s > m)) {
+            expect!("how long it may wait", model, seen);
+        }
+        self.waits += 1;
+        if guard {
+            let last = self.waits >= MOST_CALLS;
+            expect!("whether it may wait for ever", may_wait && idle && first.is_none() || last, true);
+            // A remote base has looked at some fds already.
+            let batch = (!self.local).then_some((batch, usize::from(PORTS)));
+            self.activate(usize::from(GUARD), What::empty(), batch);
+        } else {
+            self.clock += seen.unwrap_or(0);
+        }
+        Ok(synced)
+    }
+
+    pub(super) fn new_batch(&mut self) -> usize {
+        self.known.push(Vec::new());
+        self.known.len() - 1
+    }
+
+    /// What the wait finds of an fd. `told`: all that is ready is known.
+    fn look_at(&mut self, port: u8, batch: usize, active: &[(u8, What)], told: bool) -> Check {
+        let (at, kind) = wire(port);
+        let ready = self.wires[at].ready(kind, self.method);
+        let seen = |id: usize| active.iter().find(|(e, _)| usize::from(*e) == id).map(|(_, what)| *what);
+        let watch = self.watches[usize::from(port)].clone();
+        if watch.events.is_empty() {
+            return Ok(());
+        }
+        // Whether somebody on it has got something: then it was reported.
+        let is_active = |id: usize| self.events[id].as_ref().is_some_and(|e| e.active);
+        let before = |id| if is_active(id) { self.events[id].as_ref().unwrap().res } else { What::empty() };
+        let gained = |id: &usize| seen(*id).is_some_and(|what| what != before(*id) || !is_active(*id));
+        let reported = watch.events.iter().any(gained);
+        let must = !(watch.must & ready & self.interest(port)).is_empty();
+        let bits = match watch.edge {
+            false if told || reported => ready,
+            true if self.local && reported && watch.may => ready,
+            true if must && told => ready,
+            _ => What::empty(),
+        };
+        if watch.edge && !self.local && reported && watch.may {
+            // At evd an edge may be older than what was done to the fd since, and there may be several: so no order either.
+            let news = |id: &usize| (seen(*id).unwrap_or_default() - before(*id)) & What::IO;
+            let all = watch.events.iter().map(news).fold(bits, What::union);
+            let fired: Vec<usize> = watch.events.iter().copied().filter(gained).collect();
+            for id in fired {
+                let what = self.e(id).what & all & What::IO;
+                self.activate(id, what | What::ET, Some((batch, usize::from(PORTS) + 1 + id)));
+            }
+        }
+        if told {
+            let watch = &mut self.watches[usize::from(port)];
+            (watch.must, watch.may) = (What::empty(), false);
+        } else if reported {
+            // Whether the report was older than the last edge, nobody knows.
+            self.watches[usize::from(port)].must = What::empty();
+        }
+        self.fire(port, bits, batch);
+        Ok(())
+    }
+
+    /// The events of an fd become active, newest first.
+    pub(super) fn fire(&mut self, port: u8, ready: What, batch: usize) {
+        let Watch { events, edge, .. } = self.watches[usize::from(port)].clone();
+        for id in events {
+            let what = self.e(id).what & ready & What::IO;
+            if !what.is_empty() {
+                let et = if edge { What::ET } else { What::empty() };
+                self.activate(id, what | et, Some((batch, usize::from(port))));
+            }
+        }
+    }
+
+    /// Runs a queue.
+    fn process(&mut self, priority: usize) -> Check<u64> {
+        self.running_priority = priority;
+        let limited = priority >= self.setup.limited_from;
+        let most = self.setup.most_calls.filter(|_| limited).unwrap_or(u64::MAX);
+        let until = self.setup.most_time.filter(|_| limited).map(|t| self.now + t * MS);
+        let mut ran = 0;
+        while !self.queues[priority].is_empty() {
+            self.run_next(priority)?;
+            ran += 1;
+            if until.is_some() {
+                self.now = self.clock;
+            }
+            if self.stop || self.again || ran >= most || until.is_some_and(|until| self.now >= until) {
+                break;
+            }
+        }
+        Ok(ran)
+    }
+
+    fn run_next(&mut self, priority: usize) -> Check {
+        let first = self.queues[priority][0].event;
+        if self.e(first).exit {
+            self.free(first);
+            self.exit = true;
+            return Ok(());
+        }
+        let Some(Seen::Call { event, what, pending: seen_pending, left, now }) = self.seen.pop_front() else {
+            return Err(format!("event {first}, or another of its queue, is not called"));
+        };
+        let id = usize::from(event);
+        self.take(priority, id)?;
+        let e = self.e(id);
+        let (persist, interval, res) = (e.what.contains(What::PERSIST), e.interval, e.res);
+        e.count += 1;
+        e.active = false;
+        if !persist {
+            self.del(id);
+        } else if interval > 0 {
+            self.restart(id);
+        }
+        let model = self.events[id].clone().unwrap();
+        expect!(format!("event {id} is called with"), res, what);
+        expect!(format!("pending in the callback of event {id}"), pending(&model), seen_pending);
+        expect!(format!("time left in the callback of event {id}"), self.left(&model), left);
+        expect!(format!("the time in the callback of event {id}"), self.now, now);
+        self.current = Some(id);
+        for act in model.script.iter().flatten() {
+            let outcome = self.act(*act);
+            let name = format!("the result of {act:?} in the callback of event {id}");
+            expect!(name, Some(Seen::Did(outcome)), self.seen.pop_front());
+        }
+        self.current = None;
+        self.calls += 1;
+        if self.calls >= MOST_CALLS {
+            self.stop = true;
+        }
+        Ok(())
+    }
+
+    /// A persistent event with a timeout is added again before its callback. Missed ones are not made up for.
+    fn restart(&mut self, id: usize) {
+        if !self.e(id).inserted && !self.insert(id) {
+            return;
+        }
+        let now = self.now;
+        let e = self.e(id);
+        let next = if e.res.contains(What::TIMEOUT) { e.deadline + e.interval } else { now + e.interval };
+        let next = if next < now { now + e.interval } else { next };
+        self.set_timer(id, next);
+    }
+
+    /// Takes an event out of its queue, if it may be the next.
+    fn take(&mut self, priority: usize, id: usize) -> Check {
+        let queue = &mut self.queues[priority];
+        let names: Vec<usize> = queue.iter().map(|e| e.event).collect();
+        let Some(at) = queue.iter().position(|entry| entry.event == id) else {
+            return Err(format!("event {id} is called, of {names:?}"));
+        };
+        let entry = queue.remove(at);
+        for (place, other) in queue.iter().enumerate() {
+            let known = match (entry.batch, other.batch) {
+                (Some((batch, port)), Some((b, p))) if batch == b && port != p => {
+                    let known = &mut self.known[batch];
+                    if before(known, p, port) {
+                        return Err(format!("event {id} is called before {}", other.event));
+                    }
+                    known.push((port, p));
+                    true
+                }
+                _ => false,
+            };
+            if place < at && !known {
+                return Err(format!("event {id} is called, of {names:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `a` is known to have come before `b`.
+fn before(known: &[(usize, usize)], a: usize, b: usize) -> bool {
+    known.iter().any(|(x, y)| *x == a && (*y == b || before(known, *y, b)))
+}

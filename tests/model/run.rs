@@ -1,0 +1,136 @@
+//! Running sequences, many or one, and making one that fails as short as it gets.
+
+use crate::ops::{Op, Sequence, Setup};
+use crate::plain::Model;
+use crate::real::{Real, Setting};
+use crate::wires::Fds;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+/// Where the seeds begin, unless `EVD_MODEL_SEED` says so.
+const SEED: u64 = 1;
+
+/// Runs one sequence; says where the base and the model part. Also whether a remote base was still at evd at the end.
+fn run(setting: &Setting, fds: &Rc<RefCell<Fds>>, sequence: &Sequence) -> Result<bool, String> {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut real = Real::new(setting, &sequence.setup, fds);
+        let mut model = Model::new(setting, &sequence.setup);
+        for (at, op) in sequence.ops.iter().enumerate() {
+            let seen = real.op(op);
+            let trace = seen.clone();
+            model.op(op, seen).map_err(|e| format!("operation {at}, {op:?}:\n  {e}\n  all: {trace:?}"))?;
+        }
+        Ok(real.is_where(setting))
+    }));
+    // A panic may have left them borrowed in a base that is gone.
+    fds.borrow_mut().reset();
+    result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(format!("a panic: {}", text.unwrap_or_else(|| "without a text".to_owned())))
+    })
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is to be a number, and not {text:?}")))
+}
+
+/// Runs so many random sequences, unless `EVD_MODEL_SEQUENCES` says how many. Each part has as many, from where the one before ends.
+pub fn random(setting: &Setting, part: u64, sequences: u64) {
+    let sequences = number("EVD_MODEL_SEQUENCES").unwrap_or(sequences);
+    let first = number("EVD_MODEL_SEED").unwrap_or(SEED) + part * sequences;
+    let fds = Rc::new(RefCell::new(Fds::new()));
+    let mut elsewhere = 0;
+    for seed in first..first + sequences {
+        let sequence = Sequence::random(seed);
+        match run(setting, &fds, &sequence) {
+            Ok(there) => elsewhere += u64::from(!there),
+            Err(why) => fail(setting, seed, sequence, &why, &fds),
+        }
+    }
+    // On a machine that stands still for seconds evd may be given up now and then.
+    assert!(elsewhere <= sequences / 100, "{elsewhere} bases had lost evd");
+}
+
+/// Runs a sequence that once failed.
+pub fn replay(setting: &Setting, setup: Setup, ops: &[Op]) {
+    let fds = Rc::new(RefCell::new(Fds::new()));
+    let sequence = Sequence { setup, ops: ops.to_vec() };
+    if let Err(why) = run(setting, &fds, &sequence) {
+        panic!("{setting:?}: {why}");
+    }
+}
+
+fn fail(setting: &Setting, seed: u64, sequence: Sequence, first: &str, fds: &Rc<RefCell<Fds>>) -> ! {
+    let short = shrink(sequence, |s| run(setting, fds, s).is_err());
+    let why = run(setting, fds, &short).err();
+    let why = why.unwrap_or_else(|| format!("it does not always fail; at first: {first}"));
+    let mut text = format!("replays({:?}, &[\n", short.setup);
+    for op in &short.ops {
+        text += &format!("    {op:?},\n");
+    }
+    text += "]);";
+    panic!("{setting:?}, EVD_MODEL_SEED={seed}: {why}\n\n{text}\n");
+}
+
+/// Takes away what is not needed for `fails`.
+fn shrink(mut sequence: Sequence, fails: impl Fn(&Sequence) -> bool) -> Sequence {
+    loop {
+        let before = format!("{sequence:?}");
+        let mut length = sequence.ops.len() / 2;
+        while length > 0 {
+            let mut at = 0;
+            while at + length <= sequence.ops.len() {
+                let mut shorter = sequence.clone();
+                shorter.ops.drain(at..at + length);
+                if fails(&shorter) { sequence = shorter } else { at += 1 }
+            }
+            length /= 2;
+        }
+        for at in 0..sequence.ops.len() {
+            for easier in easier(sequence.ops[at]) {
+                let mut other = sequence.clone();
+                other.ops[at] = easier;
+                if fails(&other) {
+                    sequence = other;
+                }
+            }
+        }
+        let plain = |change: fn(&mut Setup)| {
+            let mut other = sequence.clone();
+            change(&mut other.setup);
+            other
+        };
+        let others = [
+            plain(|s| (s.most_calls, s.most_time) = (None, None)),
+            plain(|s| s.common = None),
+            plain(|s| s.priorities = 1),
+            plain(|s| s.watched = false),
+            plain(|s| s.lazy = false),
+        ];
+        for other in others {
+            if fails(&other) {
+                sequence = other;
+                break;
+            }
+        }
+        if format!("{sequence:?}") == before {
+            return sequence;
+        }
+    }
+}
+
+fn easier(op: Op) -> Vec<Op> {
+    match op {
+        Op::New { event, port, what, priority, script } => vec![
+            Op::New { event, port, what, priority, script: [None, None] },
+            Op::New { event, port, what, priority, script: [script[0], None] },
+            Op::New { event, port, what, priority, script: [script[1], None] },
+            Op::New { event, port, what, priority: None, script },
+            Op::New { event, port: port.map(|_| 0), what, priority, script },
+        ],
+        Op::Loop(flags) if flags != 3 => vec![Op::Loop(3)],
+        _ => Vec::new(),
+    }
+}

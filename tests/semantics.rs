@@ -1,0 +1,33 @@
+//! libevent's event core in Rust: every capability, with the behaviour that libevent has, in-process on each method and with what is quiet at a live evd.
+//!
+//! `client/SEMANTICS.md` is the table of what is proven here. A test is a function over a base that is made for it, and runs in each setting of
+//! [`parts::SETTINGS`]; it says in which one when it fails.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+#[path = "semantics/activation.rs"]
+mod activation;
+#[path = "semantics/control.rs"]
+mod control;
+#[path = "semantics/events.rs"]
+mod events;
+#[path = "semantics/inspect.rs"]
+mod inspect;
+#[path = "semantics/once.rs"]
+mod once;
+#[path = "conformance/os.rs"]
+#[allow(dead_code)]
+mod os;
+#[path = "semantics/parts.rs"]
+mod parts;
+#[path = "semantics/priorities.rs"]
+mod priorities;
+#[path = "semantics/signals.rs"]
+mod signals;
+#[path = "semantics/threads.rs"]
+mod threads;
+#[path = "semantics/time.rs"]
+mod time;
+#[path = "semantics/timers.rs"]
+mod timers;
+#[path = "semantics/watchers.rs"]
+mod watchers;
