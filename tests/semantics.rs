@@ -6,10 +6,16 @@
 
 #[path = "semantics/activation.rs"]
 mod activation;
+#[path = "semantics/config.rs"]
+mod config;
 #[path = "semantics/control.rs"]
 mod control;
 #[path = "semantics/events.rs"]
 mod events;
+#[path = "semantics/fork.rs"]
+mod fork;
+#[path = "semantics/getters.rs"]
+mod getters;
 #[path = "semantics/inspect.rs"]
 mod inspect;
 #[path = "semantics/once.rs"]
@@ -21,8 +27,14 @@ mod os;
 mod parts;
 #[path = "semantics/priorities.rs"]
 mod priorities;
+#[path = "semantics/races.rs"]
+mod races;
+#[path = "semantics/role.rs"]
+mod role;
 #[path = "semantics/signals.rs"]
 mod signals;
+#[path = "semantics/table.rs"]
+mod table;
 #[path = "semantics/threads.rs"]
 mod threads;
 #[path = "semantics/time.rs"]

@@ -10,6 +10,8 @@ mod bad;
 mod life;
 #[path = "server/quotas.rs"]
 mod quotas;
+#[path = "server/readers.rs"]
+mod readers;
 #[path = "server/shared.rs"]
 mod shared;
 #[path = "server/users.rs"]

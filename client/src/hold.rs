@@ -9,6 +9,10 @@ use evd_proto::request::{Drop, Hold, ListHolds, Take, Taken};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+/// How often it is asked for a held fd that evd can't send just then, and the pause that becomes longer each time.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// A held fd that was taken.
 #[derive(Debug)]
 pub struct Held {
@@ -55,7 +59,18 @@ pub(crate) trait HoldTarget {
     fn take(&mut self, key: &str, keep: bool) -> Result<Held, Error> {
         name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
         let body = Take { name: key.to_owned(), keep };
-        match self.request(|line| line.post(&body).map(Some))? {
+        let mut tries = 0;
+        let reply = loop {
+            match self.request(|line| line.post(&body).map(Some)) {
+                // One fd at a time is on its way to us; by now we have read it, and what came behind it.
+                Err(Error::Refused(r)) if r.code == Code::Busy && r.limit == 1 && tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(PAUSE * tries.saturating_sub(1));
+                }
+                other => break other?,
+            }
+        };
+        match reply {
             Reply::Took(took, fd) => {
                 if took.hold != 0 {
                     // Only now evd lets its own go.

@@ -287,6 +287,11 @@ impl Core {
         if self.generation.get() == generation() { Ok(()) } else { Err(Error::Forked) }
     }
 
+    /// Whether somebody else has asked for something that is not done yet.
+    pub fn has_mail(&self) -> bool {
+        self.shared.borrow().has_mail() || !self.inbox.borrow().is_empty()
+    }
+
     /// Whether anybody else may ask for something.
     pub fn has_handles(&self) -> bool {
         Arc::strong_count(&self.shared.borrow()) > 1

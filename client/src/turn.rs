@@ -268,7 +268,7 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             if state.flow.stop {
                 break Ended::Break;
             }
-            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && !core.shared().has_mail() {
+            if !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) && state.is_empty() && !core.has_mail() {
                 // In a loop of the user's own the base's fd must not stay readable for what evd still says to a base that has nothing any more.
                 if !state.nested || looked {
                     break Ended::Empty;
@@ -276,7 +276,8 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
                 (looked, may_wait) = (true, false);
             }
         }
-        turn(core, may_wait)?;
+        // Mail that is left of a closure that panicked is in no mailbox that would end the wait.
+        turn(core, may_wait && core.inbox.borrow().is_empty())?;
         if looked && core.state.borrow().is_empty() {
             continue;
         }

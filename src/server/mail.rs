@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
+/// A worker that is in one turn for longer is stuck, in nanoseconds.
+const STUCK: u64 = 2_000_000_000;
+
 /// A message to a worker.
 pub(super) enum Mail {
     /// A connection to serve.
@@ -89,6 +92,13 @@ impl Handle {
             queue: Mutex::new(Some(Vec::new())),
             waker,
         }
+    }
+
+    /// How long it has been in one turn, in nanoseconds, if that is too long.
+    pub fn stuck(&self, now: u64) -> Option<u64> {
+        let since = self.busy_since.load(Ordering::Relaxed);
+        let time = now.saturating_sub(since);
+        (since != 0 && time > STUCK).then_some(time)
     }
 
     /// Sends mail. `false`: the worker has ended, and the mail is dropped.

@@ -14,7 +14,7 @@ use evd_proto::request::Selector;
 use evd_proto::sys::{self, Peer};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -128,7 +128,7 @@ impl Shared {
         self.last_base.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Hands a connection to the least busy worker of its user; makes one if there are fewer than there may be and none is idle.
+    /// Hands a connection to the least busy worker of its user that is not stuck; makes one if there are fewer than there may be and none is idle.
     ///
     /// # Errors
     /// The user has too many connections, or a worker is needed and the system refuses its base or its thread. The connection is given back.
@@ -142,11 +142,17 @@ impl Shared {
             Ok(charge) => charge,
             Err(over) => return Err((socket, Unassigned::Refused(over.refused()))),
         };
+        let now = sys::monotonic_ns();
         let mut registry = lock(&self.registry);
         let mut count = 0;
         let mut best: Option<&Arc<Handle>> = None;
+        let mut stuck = None;
         for w in registry.workers.values().filter(|w| w.uid == peer.uid && !w.solo) {
             count += 1;
+            if let Some(time) = w.stuck(now) {
+                stuck = Some((w.id, time));
+                continue;
+            }
             let load = |w: &Handle| w.sessions.load(Ordering::Relaxed);
             if best.is_none_or(|b| load(w) < load(b)) {
                 best = Some(w);
@@ -155,6 +161,16 @@ impl Shared {
         let idle = best.is_some_and(|b| b.sessions.load(Ordering::Relaxed) == 0);
         let worker = match best {
             Some(best) if count >= self.workers_per_uid || idle => Arc::clone(best),
+            None if count >= self.workers_per_uid => {
+                let (id, time) = stuck.unwrap_or_default();
+                let text = format!(
+                    "worker {id}, which serves user {}, is stuck since {} s: what one of its clients passed blocks it",
+                    peer.uid,
+                    time / 1_000_000_000
+                );
+                let why = Refused { code: Code::Busy, limit: 0, value: time, text, ids: Vec::new() };
+                return Err((socket, Unassigned::Refused(why)));
+            }
             _ => match self.new_worker(&mut registry, peer.uid) {
                 Ok(worker) => worker,
                 Err(e) => return Err((socket, Unassigned::Os(e))),
@@ -162,8 +178,8 @@ impl Shared {
         };
         worker.sessions.fetch_add(1, Ordering::Relaxed);
         // With the registry locked the worker can't end between being found and this.
-        let since = sys::monotonic_ns();
-        worker.post(Mail::Connection(Guest { socket, peer, inspects, since, connection }));
+        let process = sys::peer_process(socket.as_fd());
+        worker.post(Mail::Connection(Guest { socket, peer, inspects, since: now, process, connection }));
         Ok(())
     }
 

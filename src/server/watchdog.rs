@@ -50,7 +50,7 @@ impl Watchdog {
     /// Looks at all workers. Whether all is well, and how long it is until the next look.
     pub fn look(&mut self, shared: &Shared, now: u64) -> (bool, u64) {
         // Each takes its lock once, so that a deadlock of the workers is one of this thread as well.
-        let _ = (shared.names.count(None), shared.holds.count(None));
+        let _ = (shared.names.count(None), shared.holds.count(None), shared.books.is_even());
         let pulse = pulse(&shared.all_workers(), now);
         for (worker, uid) in pulse.stuck.difference(&self.stuck) {
             log::warn!(

@@ -140,9 +140,10 @@ impl Worker {
             Ok(true) => return,
             Ok(false) => Refusal {
                 code: Code::Busy,
-                limit: 0,
-                value: 0,
-                text: "the socket takes no fd now: read what is in it and try again".to_owned(),
+                limit: 1,
+                value: 1,
+                text: "an fd is on its way, or the socket is full: read what is in it and try again"
+                    .to_owned(),
             },
             Err(e) => {
                 let value = e.raw_os_error().unwrap_or(0) as u64;

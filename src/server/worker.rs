@@ -420,7 +420,7 @@ impl Worker {
         let who = session.who().clone();
         let name = printable(&who.name);
         match why {
-            Ending::Closed => log::debug!("base {}: {name} left", who.id),
+            Ending::Closed | Ending::Exited => log::debug!("base {}: {name} left", who.id),
             why => info_of!(who.peer.uid, "base {}: {name} (process {}) ends: {why}", who.id, who.peer.pid),
         }
         let mut wishes = Vec::new();

@@ -93,15 +93,22 @@ impl Session {
                     self.channel.output.push(0, &self.batch).map_err(io::Error::other)?;
                 }
             }
-            if self.channel.output.is_empty() || self.channel.flush()? {
-                self.unread = 0;
+            let before = self.channel.output.len();
+            if before == 0 || self.channel.flush()? {
+                (self.unread, self.stalled, self.owes) = (0, 0, None);
                 if !self.state.is_due() {
                     break;
                 }
             } else {
-                if self.unread == 0 {
-                    self.unread = sys::monotonic_ns();
+                let now = sys::monotonic_ns();
+                if self.unread == 0 || self.channel.output.len() < before {
+                    self.stalled = now;
                 }
+                if self.unread == 0 {
+                    self.unread = now;
+                }
+                // Its time begins when there is an answer, however long activations have waited.
+                self.owes = self.owes.map(|since| if since == 0 { now } else { since });
                 break;
             }
         }

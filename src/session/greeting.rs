@@ -22,6 +22,8 @@ pub struct Guest {
     pub inspects: bool,
     /// When, in `CLOCK_MONOTONIC` nanoseconds.
     pub since: u64,
+    /// Readable when his process has ended, where the kernel tells.
+    pub process: Option<OwnedFd>,
     /// What his user was charged for it.
     pub connection: Charge,
 }
@@ -32,6 +34,7 @@ pub struct Greeting {
     peer: Peer,
     inspects: bool,
     since: u64,
+    process: Option<OwnedFd>,
     connection: Charge,
     heard: Option<Heard>,
 }
@@ -81,14 +84,15 @@ pub struct Opening {
     pub(super) peer: Peer,
     pub(super) inspects: bool,
     pub(super) since: u64,
+    pub(super) process: Option<OwnedFd>,
     pub(super) connection: Charge,
 }
 
 impl Greeting {
     /// Takes over a connection.
     pub fn new(guest: Guest) -> Greeting {
-        let Guest { socket, peer, inspects, since, connection } = guest;
-        Greeting { channel: Channel::new(socket), peer, inspects, since, connection, heard: None }
+        let Guest { socket, peer, inspects, since, process, connection } = guest;
+        Greeting { channel: Channel::new(socket), peer, inspects, since, process, connection, heard: None }
     }
 
     /// Who connected.
@@ -148,10 +152,10 @@ impl Greeting {
 
     /// What was heard; `None` before [`Greeting::turn`] said so.
     pub fn open(self) -> Option<Opening> {
-        let Greeting { channel, peer, inspects, since, connection, heard } = self;
+        let Greeting { channel, peer, inspects, since, process, connection, heard } = self;
         let Heard { hello, serial, early } = heard?;
         let version = hello.versions.1.min(PROTOCOL_VERSION);
-        Some(Opening { hello, serial, version, channel, early, peer, inspects, since, connection })
+        Some(Opening { hello, serial, version, channel, early, peer, inspects, since, process, connection })
     }
 
     /// Refuses the connection: it ends. It is told once, without waiting.

@@ -36,8 +36,14 @@ use std::time::Duration;
 
 /// The token of the session's own socket: ids of watches are below the limit in `Welcome`, so none has it.
 const SOCKET: u64 = u32::MAX as u64;
+/// That of the client's process.
+const PROCESS: u64 = SOCKET - 1;
 /// Replies that wait for a client that does not read; beyond it no request is read.
 const MAX_REPLIES: usize = 16 * 1024;
+/// How long a client may leave its answers unread, in nanoseconds.
+const SLOW: u64 = 5_000_000_000;
+/// Of a process that has ended at most so many receives are taken in: somebody else may write on and on.
+const LAST_RECEIVES: usize = 256;
 /// Requests are read at most so often in one turn, so that one busy client does not keep its worker's others waiting.
 const MAX_RECEIVES: usize = 16;
 
@@ -99,6 +105,10 @@ pub enum Ending {
     Protocol(FrameError),
     /// Fds were lost on the way; the client was told.
     FdsLost,
+    /// The client's process has ended, and somebody else has its socket.
+    Exited,
+    /// It asked, and does not read the answers.
+    Slow,
     /// It can't have what it asked for in its `Hello`; it was told why.
     Refused(String),
     /// The socket or the base failed.
@@ -111,6 +121,8 @@ impl std::fmt::Display for Ending {
             Ending::Closed => f.write_str("the client closed it"),
             Ending::Protocol(e) => write!(f, "{e}"),
             Ending::FdsLost => f.write_str("fds were lost on the way: this process is short of them"),
+            Ending::Exited => f.write_str("its process has ended"),
+            Ending::Slow => f.write_str("it did not read its answers for 5 s"),
             Ending::Refused(why) => f.write_str(why),
             Ending::Os(e) => write!(f, "{e}"),
         }
@@ -172,6 +184,15 @@ pub struct Session {
     unread: u64,
     /// Set when the base's wait said that the socket is ready.
     socket_ready: bool,
+    /// Readable when the client's process has ended, and whether it was.
+    process: Option<OwnedFd>,
+    has_exited: bool,
+    /// Answers are among what waits, since when (0: since just now). Activations are bits, and can wait as long as they like.
+    owes: Option<u64>,
+    /// Since when the client has taken nothing of what waits, in nanoseconds; 0: nothing waits.
+    stalled: u64,
+    /// An fd was sent, and may not have been read.
+    fd_sent: bool,
     trace_lost: u32,
     /// What waits for the client to read it.
     output: books::Charge,
@@ -210,7 +231,8 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening { hello, serial, version, channel, early, peer, inspects, since, connection } = opening;
+        let Opening { hello, serial, version, channel, early, peer, inspects, since, process, connection } =
+            opening;
         let account = connection.account();
         let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
@@ -235,12 +257,22 @@ impl Session {
             socket_interest: What::empty(),
             unread: 0,
             socket_ready: false,
+            process,
+            has_exited: false,
+            owes: None,
+            stalled: 0,
+            fd_sent: false,
             trace_lost: 0,
             output: account.charge_anyway(Resource::Output, 0),
             connection,
         };
         session.welcome(serial, version)?;
         session.watch_socket(What::READ)?;
+        if let Some(process) = &session.process {
+            // Where it can't be watched (select has no room), the socket's end says the same, a little less well.
+            let once = Interest { what: What::READ, mode: Mode::OneShot };
+            let _ = session.state.base.watch(process.as_fd(), PROCESS, once, Entry::New);
+        }
         for frame in early {
             let out = &mut session.channel.output;
             if let Err(e) = session.state.request::<Vec<u8>>(frame, out, &mut tools.slot, wishes) {
@@ -301,7 +333,13 @@ impl Session {
 
     /// When the session must be turned at the latest, in `CLOCK_MONOTONIC` nanoseconds.
     pub fn next_deadline(&mut self) -> Option<u64> {
-        self.state.base.next_deadline()
+        [self.state.base.next_deadline(), self.must_read_by()].into_iter().flatten().min()
+    }
+
+    /// When a client that does not read its answers has had its time.
+    fn must_read_by(&self) -> Option<u64> {
+        let since = self.owes.filter(|since| *since > 0)?;
+        Some(self.stalled.max(since).saturating_add(SLOW))
     }
 
     /// Waits at most `timeout` for something of this session, or until its next timer. `true`: somebody used the waker.
@@ -309,11 +347,9 @@ impl Session {
     /// # Errors
     /// What the base's wait gave; the session must end.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Ending> {
+        let slow = self.must_read_by().map(|at| Duration::from_nanos(at.saturating_sub(sys::monotonic_ns())));
         let base = &mut self.state.base;
-        let timeout = match (timeout, base.until_next_timer()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let timeout = [timeout, base.until_next_timer(), slow].into_iter().flatten().min();
         base.wait(timeout, &mut self.acts)?;
         base.expire(&mut self.acts);
         Ok(self.acts.iter().any(|a| matches!(a, Activation::Mail)))
@@ -325,53 +361,83 @@ impl Session {
     /// The session ends; if the client did something wrong it has been told.
     pub fn handle(&mut self, tools: &mut Tools, wishes: &mut Vec<Wish>) -> Result<(), Ending> {
         if self.acts.is_empty() {
-            return Ok(());
+            return self.check_reader();
         }
         self.state.meter.wakeups += 1;
         for act in self.acts.drain(..) {
             match act {
                 Activation::Ready { token: SOCKET, .. } => self.socket_ready = true,
+                Activation::Ready { token: PROCESS, .. } => self.has_exited = true,
                 Activation::Ready { token, ready } => self.state.reported(token, ready),
                 Activation::Timer { token, deadline } => self.state.due(token, deadline),
                 Activation::Signal(set) => self.state.signalled(set),
                 Activation::Mail => {}
             }
         }
-        if std::mem::take(&mut self.socket_ready) && self.may_ask() {
-            return self.receive(tools, wishes);
+        if self.has_exited {
+            // What it sent before counts.
+            for _ in 0..LAST_RECEIVES {
+                if self.receive_once(tools, wishes)?.0 != Fill::Data {
+                    break;
+                }
+            }
+            return Err(Ending::Exited);
         }
-        Ok(())
+        // It may just have begun to read: whether it did shows when more is sent.
+        if !std::mem::take(&mut self.socket_ready) {
+            return self.check_reader();
+        }
+        if self.may_ask() { self.receive(tools, wishes) } else { Ok(()) }
+    }
+
+    /// Whether the client has had its time to read its answers.
+    fn check_reader(&self) -> Result<(), Ending> {
+        match self.must_read_by() {
+            Some(at) if at <= sys::monotonic_ns() => Err(Ending::Slow),
+            _ => Ok(()),
+        }
     }
 
     fn receive(&mut self, tools: &mut Tools, wishes: &mut Vec<Wish>) -> Result<(), Ending> {
         for _ in 0..MAX_RECEIVES {
-            let (socket, input, out) = self.channel.split();
-            let (fill, mut frames) = input.receive(socket, &mut tools.scratch)?;
-            let mut batch = false;
-            let broken = loop {
-                match frames.next() {
-                    Ok(None) => break None,
-                    Ok(Some(frame)) => {
-                        batch |= frame.fds.len() > 16;
-                        if let Err(e) = self.state.frame(frame, out, &mut tools.slot, wishes) {
-                            break Some(e);
-                        }
-                    }
-                    Err(e) => break Some(e),
-                }
-            };
-            drop(frames);
-            match (fill, broken) {
-                // First: a frame that misses its fds is not the client's mistake then.
-                (Fill::FdsLost, _) => return Err(self.refuse_stream(Ending::FdsLost)),
-                (_, Some(e)) => return Err(self.refuse_stream(Ending::Protocol(e))),
-                (Fill::End, None) => return Err(Ending::Closed),
+            match self.receive_once(tools, wishes)? {
                 // A message with many fds ends a receive, and more of them are likely behind it. Else the next wait tells.
-                (Fill::Data, None) if batch && self.channel.output.len() <= MAX_REPLIES => {}
-                (Fill::Data | Fill::Empty, None) => break,
+                (Fill::Data, true) if self.channel.output.len() <= MAX_REPLIES => {}
+                _ => break,
             }
         }
         Ok(())
+    }
+
+    /// Receives once. With how it ended goes whether many fds came.
+    fn receive_once(&mut self, tools: &mut Tools, wishes: &mut Vec<Wish>) -> Result<(Fill, bool), Ending> {
+        let (socket, input, out) = self.channel.split();
+        let before = out.len();
+        let (fill, mut frames) = input.receive(socket, &mut tools.scratch)?;
+        let mut batch = false;
+        let broken = loop {
+            match frames.next() {
+                Ok(None) => break None,
+                Ok(Some(frame)) => {
+                    batch |= frame.fds.len() > 16;
+                    if let Err(e) = self.state.frame(frame, out, &mut tools.slot, wishes) {
+                        break Some(e);
+                    }
+                }
+                Err(e) => break Some(e),
+            }
+        };
+        drop(frames);
+        if out.len() > before {
+            self.owes.get_or_insert(0);
+        }
+        match (fill, broken) {
+            // First: a frame that misses its fds is not the client's mistake then.
+            (Fill::FdsLost, _) => Err(self.refuse_stream(Ending::FdsLost)),
+            (_, Some(e)) => Err(self.refuse_stream(Ending::Protocol(e))),
+            (Fill::End, None) => Err(Ending::Closed),
+            (Fill::Data | Fill::Empty, None) => Ok((fill, batch)),
+        }
     }
 
     /// Tells the client why the session ends, if its socket still takes it.
@@ -392,6 +458,9 @@ impl Session {
 
     /// Queues an answer. It leaves with the next [`Session::deliver`].
     pub fn reply<B: Body>(&mut self, serial: u64, body: &B) {
+        if serial != 0 {
+            self.owes.get_or_insert(0);
+        }
         if let Err(e) = self.channel.output.push(serial, body) {
             log::error!("an answer of base {} does not fit: {e}", self.who.id);
             self.refuse(serial, Code::System, 0, 0, "the answer is too long".to_owned());
@@ -400,17 +469,27 @@ impl Session {
 
     /// Queues a refusal.
     pub fn refuse(&mut self, serial: u64, code: Code, limit: u64, value: u64, text: String) {
+        self.owes.get_or_insert(0);
         requests::refuse(&mut self.channel.output, serial, code, limit, value, text);
     }
 
-    /// Queues an answer with an fd and sends it at once. `false`: the client does not read, and nothing was sent.
+    /// Queues an answer with an fd and sends it at once. `false`: the client does not read, or has not read the fd before, and nothing was sent.
+    ///
+    /// What is on its way counts against evd's user as a whole: were it not for this, clients that never read could keep all others from taking anything.
     ///
     /// # Errors
     /// The fd can't be passed, or the socket is dead.
+    ///
+    /// Source: unix(7), ETOOMANYREFS.
     pub fn reply_with_fd<B: Body>(&mut self, serial: u64, body: &B, fd: BorrowedFd<'_>) -> io::Result<bool> {
         use std::os::fd::AsRawFd;
         let (socket, _, out) = self.channel.split();
-        out.send_with_fds(socket, serial, body, &[fd.as_raw_fd()])
+        if self.fd_sent && sys::unread_by_peer(socket)? > 0 {
+            return Ok(false);
+        }
+        let sent = out.send_with_fds(socket, serial, body, &[fd.as_raw_fd()])?;
+        self.fd_sent |= sent;
+        Ok(sent)
     }
 
     fn watch_socket(&mut self, what: What) -> io::Result<()> {

@@ -119,10 +119,10 @@ fn no_exit_on_empty_waits_for_what_other_threads_bring() {
 #[test]
 fn loopexit_ends_the_loop_when_its_time_is_over() {
     each_timed(|base, time| {
-        base.loopexit(Some(20 * MS)).unwrap();
+        base.loopexit(Some(SOON)).unwrap();
         assert_eq!(ended(base, ROUND), (Ended::Done, 0, 0));
         assert!(!base.got_exit());
-        time.pass(20 * MS);
+        time.pass(SOON);
         assert_eq!(ended(base, LoopFlags::empty()), (Ended::Exit, 0, 1));
         assert!(base.got_exit() && !base.got_break());
         assert_eq!(ended(base, LoopFlags::empty()), (Ended::Empty, 1, 0));

@@ -113,6 +113,8 @@ fn the_dump_has_a_line_for_each_event_in_libevents_form() {
         timer.add(Some(LONG)).unwrap();
         let signal = Event::signal(base, libc::SIGURG, |_, _| {}).unwrap();
         signal.add(None).unwrap();
+        // Active with all that it waits for.
+        signal.active(What::SIGNAL).unwrap();
         let user = active(base, |_, _| {});
         let mut text = Vec::new();
         base.dump(&mut text).unwrap();
@@ -128,7 +130,8 @@ fn the_dump_has_a_line_for_each_event_in_libevents_form() {
         assert!(secs.parse::<u64>().unwrap() <= LONG.as_secs() && micros.len() == 6, "{text}");
         assert_eq!(at, 4);
         assert!(lines[5].ends_with(&format!(" [fd {number:2}, priority=0] Read active")), "{text}");
-        assert!(lines[6].ends_with(" [fd -1, priority=0] active"), "{text}");
+        assert!(lines[6].ends_with("priority=0] Signal active"), "{text}");
+        assert!(lines[7].ends_with(" [fd -1, priority=0] active"), "{text}");
         drop(user);
     });
 }

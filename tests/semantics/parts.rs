@@ -13,6 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub const MS: Duration = Duration::from_millis(1);
+/// Long enough that what is to come before it does, on a real clock as well.
+pub const SOON: Duration = Duration::from_millis(300);
 /// Longer than any test takes.
 pub const LONG: Duration = Duration::from_secs(600);
 pub const READ: What = What::READ.union(What::PERSIST);

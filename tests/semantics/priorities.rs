@@ -2,6 +2,7 @@
 
 use crate::parts::*;
 use evd_client::{Builder, Ended, Error, Event, EventBase, What};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -246,15 +247,19 @@ fn a_limit_on_time_is_looked_at_after_each_callback_which_gets_a_fresh_time() {
 
 #[test]
 fn a_limit_on_callbacks_alone_leaves_the_cached_time_alone() {
-    let limited = |b: Builder| b.max_dispatch(Some(Duration::MAX), Some(1), 0);
+    let limited = |b: Builder| b.max_dispatch(Some(Duration::MAX), Some(2), 0);
     each_timed_with(limited, |base, time| {
-        let time = time.clone();
-        let event = active(base, move |event, _| {
-            let now = event.base().time();
-            time.pass(MS);
-            assert_eq!(event.base().time(), now);
+        let times: Rc<RefCell<Vec<Duration>>> = Rc::default();
+        let events = [(); 2].map(|()| {
+            let (t, time) = (Rc::clone(&times), time.clone());
+            active(base, move |event, _| {
+                t.borrow_mut().push(event.base().time());
+                time.pass(MS);
+            })
         });
         round(base);
-        drop(event);
+        let times = times.take();
+        assert_eq!(times[0], times[1]);
+        drop(events);
     });
 }

@@ -32,8 +32,8 @@ pub use signals::{
     SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
 };
 pub use socket::{
-    Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups, recv,
-    send, socketpair,
+    Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups,
+    peer_process, recv, send, socketpair, unread_by_peer,
 };
 pub use spawn::{Exit, Running, spawn_with_fds};
 pub use timer::{TimerClock, TimerFd};

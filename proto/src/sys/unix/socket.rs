@@ -226,6 +226,30 @@ pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
     Ok(Peer { pid: cred.pid, uid: cred.uid, gid: cred.gid })
 }
 
+/// A pidfd of the process that connected `fd`: it is readable when that has ended, also if a child of it still has the socket. `None`: it is gone
+/// already, or the kernel can't tell.
+///
+/// Source: SO_PEERPIDFD, Linux 6.5.
+pub fn peer_process(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let mut number = [-1 as RawFd];
+    option(fd, libc::SO_PEERPIDFD, &mut number).ok()?;
+    // It is closed on exec, as all pidfds are.
+    (number[0] >= 0).then(|| own(number[0]))
+}
+
+/// How much of what was sent on `fd` its peer has not read, in bytes of the kernel's memory. 0: it has read all.
+///
+/// # Errors
+/// `ENOTTY`, `EINVAL`: not such a socket.
+///
+/// Source: unix(7), SIOCOUTQ.
+pub fn unread_by_peer(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, which `bytes` is.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) })?;
+    Ok(bytes.max(0) as usize)
+}
+
 /// The supplementary groups of who connected `fd`.
 ///
 /// # Errors

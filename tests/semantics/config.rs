@@ -1,0 +1,243 @@
+//! How a base is made: `event_config_*`, `event_get_supported_methods`, and the environment.
+
+use crate::parts::*;
+use crate::role;
+use evd_client::{Error, Event, EventBase, Features, What};
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn refused(builder: evd_client::Builder) -> String {
+    match builder.build() {
+        Err(e @ Error::Method(_)) => e.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Without anything but where evd is.
+fn plain(remote: bool) -> evd_client::Builder {
+    let b = EventBase::builder().ignore_env();
+    if remote { b.socket(socket()).connect() } else { b.local() }
+}
+
+#[test]
+fn methods_are_taken_in_libevents_order_of_preference() {
+    let all = ["epoll", "poll", "select"];
+    assert_eq!(evd::backend::supported(true), all);
+    for remote in [false, true] {
+        let mut builder = plain(remote);
+        for method in all {
+            assert_eq!(builder.clone().build().unwrap().method(), method);
+            builder = builder.avoid_method(method).avoid_method("no such method");
+        }
+        let why = refused(builder);
+        assert!(all.iter().all(|method| why.contains(method)), "{why}");
+    }
+}
+
+#[test]
+fn a_method_asked_for_by_name_is_that_or_an_error_that_says_why() {
+    for remote in [false, true] {
+        let why = refused(plain(remote).method("kqueue2"));
+        assert!(why.contains("kqueue2") && why.contains("epoll"), "{why}");
+        let why = refused(plain(remote).method("poll").avoid_method("poll"));
+        assert!(why.contains("avoided"), "{why}");
+        // Names are compared as they are.
+        assert_eq!(plain(remote).avoid_method("EPOLL").build().unwrap().method(), "epoll");
+    }
+}
+
+#[test]
+fn required_features_choose_a_method_or_are_refused_with_the_reason() {
+    for remote in [false, true] {
+        let method = |features| plain(remote).require_features(features).build().unwrap().method();
+        assert_eq!(method(Features::ET), "epoll");
+        assert_eq!(method(Features::O1 | Features::EARLY_CLOSE), "epoll");
+        assert_eq!(method(Features::FDS), "poll");
+        assert_eq!(method(Features::FDS | Features::EARLY_CLOSE), "poll");
+        let none = refused(plain(remote).require_features(Features::ET | Features::FDS));
+        assert!(none.contains("lacks"), "{none}");
+        let poll = refused(plain(remote).method("poll").require_features(Features::ET));
+        assert!(poll.contains("poll lacks"), "{poll}");
+        // The last one counts.
+        let both = plain(remote).require_features(Features::ET).require_features(Features::FDS);
+        assert_eq!(both.build().unwrap().method(), "poll");
+    }
+}
+
+#[test]
+fn a_configuration_makes_any_number_of_bases() {
+    each(|setting| {
+        let builder = setting.builder().priorities(4);
+        let bases = [builder.clone().build().unwrap(), builder.build().unwrap()];
+        for base in &bases {
+            setting.is_as_asked(base);
+            assert_eq!(base.priorities(), 4);
+        }
+        let runs = Count::default();
+        let event = active(&bases[0], counts(&runs));
+        assert_eq!(bases[1].dispatch().unwrap().callbacks, 0);
+        assert_eq!(bases[0].dispatch().unwrap().callbacks, 1);
+        drop(event);
+    });
+}
+
+#[test]
+fn the_changelist_tells_the_kernel_once_for_each_fd() {
+    let base = EventBase::builder().local().ignore_env().changelist().build().unwrap();
+    assert_eq!(base.method(), "epoll (with changelist)");
+    let (a, _b) = ready();
+    let runs = Count::default();
+    let event = Event::new(&base, a, READ, counts(&runs)).unwrap();
+    for _ in 0..3 {
+        event.add(None).unwrap();
+        event.del().unwrap();
+    }
+    round(&base);
+    assert_eq!(runs.get(), 0);
+    event.add(None).unwrap();
+    assert_eq!(once(&base).callbacks, 1);
+    event.del().unwrap();
+    event.add(None).unwrap();
+    assert_eq!(once(&base).callbacks, 1);
+    for method in ["poll", "select"] {
+        let base = EventBase::builder().local().ignore_env().method(method).changelist().build().unwrap();
+        assert_eq!(base.method(), method, "others need none");
+    }
+}
+
+#[test]
+fn variables_disable_methods_by_being_there() {
+    let all = [("EVENT_NOEPOLL", "epoll"), ("EVENT_NOPOLL", "poll"), ("EVENT_NOSELECT", "select")];
+    for disabled in 0..8 {
+        let is_off = |i: usize| disabled & (1 << i) != 0;
+        let off: Vec<(&str, &str)> = (0..3).filter(|i| is_off(*i)).map(|i| (all[i].0, "")).collect();
+        let left: Vec<&str> = (0..3).filter(|i| !is_off(*i)).map(|i| all[i].1).collect();
+        role::play_with("environment", &left.join(" "), &off);
+    }
+    role::play_with("environment", "epoll poll select", &[("EVENT_NOKQUEUE", "1"), ("EVENT_NOWIN32", "1")]);
+}
+
+/// A role: the methods that are left, or none.
+pub fn environment(socket: &Path, left: &str) {
+    let left: Vec<&str> = left.split(' ').filter(|m| !m.is_empty()).collect();
+    assert_eq!(EventBase::supported_methods(), left);
+    for remote in [false, true] {
+        let builder = || match remote {
+            true => EventBase::builder().socket(socket).connect(),
+            false => EventBase::builder().local(),
+        };
+        match left.first() {
+            Some(first) => assert_eq!(&builder().build().unwrap().method(), first),
+            None => assert!(refused(builder()).contains("EVENT_NO")),
+        }
+        assert_eq!(builder().ignore_env().build().unwrap().method(), "epoll");
+        if !left.contains(&"poll") {
+            assert!(refused(builder().method("poll")).contains("EVENT_NOPOLL"));
+        }
+    }
+}
+
+#[test]
+fn show_method_says_which_method_a_base_has() {
+    let shown = |environment: &[(&str, &str)], left: &str| {
+        String::from_utf8(role::play_with("environment", left, environment).stderr).unwrap()
+    };
+    let on = ("EVENT_SHOW_METHOD", "1");
+    assert!(shown(&[on], "epoll poll select").contains("[msg] evd using: epoll\n"));
+    let off = [on, ("EVENT_NOEPOLL", "1"), ("EVENT_NOPOLL", "1")];
+    assert!(shown(&off, "select").contains("[msg] evd using: select\n"));
+    assert!(!shown(&[], "epoll poll select").contains("[msg]"));
+}
+
+#[test]
+fn a_variable_turns_the_changelist_on_and_ignore_env_turns_it_off() {
+    role::play_with("precise", "epoll (with changelist)", &[("EVENT_EPOLL_USE_CHANGELIST", "")]);
+}
+
+#[test]
+fn timers_are_precise_with_and_without_the_variable() {
+    role::play_with("precise", "epoll", &[("EVENT_PRECISE_TIMER", "1")]);
+    role::play_with("precise", "epoll", &[]);
+}
+
+/// A role: the method that the environment leads to, with a timer of 1 ms.
+pub fn precise(_: &Path, method: &str) {
+    let base = EventBase::local().unwrap();
+    assert_eq!(base.method(), method);
+    assert_eq!(EventBase::builder().local().ignore_env().build().unwrap().method(), "epoll");
+    let best = (0..50).map(|_| {
+        let start = Instant::now();
+        base.once_after(MS, |_| {}).unwrap();
+        base.dispatch().unwrap();
+        start.elapsed()
+    });
+    let best = best.min().unwrap();
+    // libevent takes 3.3 ms at best unless it is asked for precision.
+    assert!(best >= MS && best < 3 * MS, "{best:?}");
+}
+
+#[test]
+fn a_program_with_more_rights_than_its_user_ignores_the_environment() {
+    // SAFETY: it takes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        return println!("skipped: only root can make a program of another user");
+    }
+    let dir = std::env::temp_dir().join(format!("evd-semantics-suid-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let program = dir.join("program");
+    std::fs::copy("/proc/self/exe", &program).unwrap();
+    chown(&program, Some(65534), None).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+    let mut c = role::command(&program, "privileged", "");
+    c.envs([("EVENT_NOEPOLL", "1"), ("EVENT_EPOLL_USE_CHANGELIST", "1"), ("EVENT_SHOW_METHOD", "1")]);
+    let out = role::play(c);
+    std::fs::remove_dir_all(&dir).unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(!said.contains("[msg]"), "{said}");
+}
+
+/// A role: with the rights of the program's owner.
+pub fn privileged(_: &Path, _: &str) {
+    // SAFETY: they take nothing.
+    assert_ne!(unsafe { libc::getuid() }, unsafe { libc::geteuid() }, "is /tmp mounted nosuid?");
+    assert_eq!(EventBase::supported_methods(), ["epoll", "poll", "select"]);
+    assert_eq!(EventBase::local().unwrap().method(), "epoll");
+}
+
+#[test]
+fn a_base_is_its_own_readable_fd_when_something_is_to_be_done() {
+    each_base(|base| {
+        let (a, mut b) = pair();
+        let outer = EventBase::local().unwrap();
+        let inner = base.clone();
+        let runs = Count::default();
+        let event = Event::new(base, a, READ, {
+            let runs = std::rc::Rc::clone(&runs);
+            move |event, _| {
+                drain(event.source());
+                runs.set(runs.get() + 1);
+            }
+        })
+        .unwrap();
+        event.add(None).unwrap();
+        let timer = Event::timer(base, What::empty(), counts(&runs)).unwrap();
+        let nested = Event::new(&outer, base.clone(), READ, move |_, _| {
+            round(&inner);
+        })
+        .unwrap();
+        nested.add(None).unwrap();
+        std::io::Write::write_all(&mut b, b"x").unwrap();
+        while runs.get() < 1 {
+            once(&outer);
+        }
+        timer.add(Some(Duration::from_millis(5))).unwrap();
+        while runs.get() < 2 {
+            once(&outer);
+        }
+        round(base);
+        round(&outer);
+        assert_eq!(round(&outer).callbacks, 0, "and not when there is nothing");
+    });
+}
