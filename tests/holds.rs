@@ -1,6 +1,8 @@
 //! Holds outlive evd: real processes, killed at any moment, and a checker that has the other end of everything that is held.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+#[path = "holds/calls.rs"]
+mod calls;
 #[path = "holds/keeper.rs"]
 mod keeper;
 #[path = "holds/kept.rs"]
