@@ -1,7 +1,7 @@
 //! `EventBase`: libevent's event base, in-process or with its quiet watches at evd.
 
 use crate::builder::Builder;
-use crate::hold::{Held, HoldTarget};
+use crate::hold::{Held, HoldTarget, ToHold};
 use crate::line::Reply;
 use crate::link::LinkState;
 use crate::once::take_finalizers;
@@ -331,6 +331,37 @@ impl EventBase {
     /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Lost`, `Forked`.
     pub fn take(&self, name: &str) -> Result<Held, Error> {
         self.with_evd(|state| state.take(name, false))
+    }
+
+    /// Gives evd copies of many fds to keep, as [`EventBase::hold`] does with one, in batches of up to 253: a whole set of connections goes in fast. With `replace` what is
+    /// held under these names is replaced.
+    ///
+    /// # Errors
+    /// As [`EventBase::hold`]. Each batch is held as a whole or not at all; those before the one that failed are held.
+    pub fn hold_all<'a>(
+        &self,
+        all: impl IntoIterator<Item = ToHold<'a>>,
+        replace: bool,
+    ) -> Result<(), Error> {
+        let all: Vec<ToHold<'_>> = all.into_iter().collect();
+        self.with_evd(|state| state.hold_all(&all, replace))
+    }
+
+    /// Takes all that is held under names that begin with `prefix`, in batches, those that can be read first: a program that has just started serves what waits
+    /// for it while the rest is still coming. `each` is called for each as it comes, and may use the base. Returns how many came.
+    ///
+    /// # Errors
+    /// `NeedsEvd`, `Lost`, `Forked`. What came before is the caller's; the rest is still held.
+    pub fn take_all(&self, prefix: &str, mut each: impl FnMut(String, Held)) -> Result<usize, Error> {
+        let mut count = 0;
+        loop {
+            let (batch, more) = self.with_evd(|state| state.take_batch(prefix))?;
+            count += batch.len();
+            batch.into_iter().for_each(|(name, held)| each(name, held));
+            if !more {
+                return Ok(count);
+            }
+        }
     }
 
     /// A copy of a held fd, which stays held.

@@ -39,8 +39,7 @@ pub(super) fn put(target: &Target, what: Put) -> Result<(), Error> {
     }
     let ttl = what.ttl.map_or(0, |t| t.as_nanos() as u64);
     let request = Hold { name: what.name, attachment, ttl, replace: what.replace };
-    let (Done {}, _) = client.exchange(&request, &[what.fd])?;
-    Ok(())
+    client.hold(&request, what.fd)
 }
 
 /// Looks, before anything else is opened, whether `fd` was passed on to us.

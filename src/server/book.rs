@@ -1,15 +1,18 @@
 //! The holds of one user: the table, when each expires, and the parcel that outlives evd.
 
+use super::giving;
 use super::parcel::{Left, Parcel};
 use super::store::Store;
 use crate::session::books::Charge;
 use evd_proto::What;
 use evd_proto::reply::HoldInfo;
-use evd_proto::sys::{self, FileKind};
+use evd_proto::sys::{self, FileKind, PollFd};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ops::Bound;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How long what was let go may stay in the parcel, in nanoseconds: what goes meanwhile goes with it.
 const SOON: u64 = 5_000_000;
@@ -87,6 +90,35 @@ impl Book {
         self.bytes -= held.attachment.len();
         self.names.remove(&held.number);
         self.times.remove(&(held.expires, held.number));
+    }
+
+    /// Marks as being taken what fits a frame. What can be read comes first: that is what a program that has just started must serve.
+    pub fn give_all(&mut self, prefix: &str, session: u64, most: usize) -> (Vec<(String, Given)>, bool) {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let all = self.table.range_mut::<str, _>(from).take_while(|(name, _)| name.starts_with(prefix));
+        let all: Vec<(&String, &mut Held)> = all.filter(|(_, h)| h.taking.is_none()).collect();
+        let mut look: Vec<PollFd> =
+            all.iter().map(|(_, h)| PollFd::new(h.fd.as_raw_fd(), What::READ)).collect();
+        // Without an answer all of them count as not ready.
+        let _ = sys::poll(&mut look, Some(Duration::ZERO));
+        let mut all: Vec<_> = look.iter().map(|seen| seen.ready().is_empty()).zip(all).collect();
+        // Stable: by name otherwise.
+        all.sort_by_key(|(waits, _)| *waits);
+        let (mut given, mut room, count) = (Vec::new(), giving::ROOM, all.len());
+        for (_, (name, held)) in all {
+            let long = held.attachment.len() > giving::INLINE;
+            // Beside the name: the number, the time, and two lengths.
+            let bytes = 32 + name.len() + if long { 0 } else { held.attachment.len() };
+            // A long one goes first, as its attachment is said before.
+            if given.len() == most || bytes > room || (long && !given.is_empty()) {
+                break;
+            }
+            room -= bytes;
+            held.taking = Some(session);
+            given.push((name.clone(), held.give(false)));
+        }
+        let more = given.len() < count;
+        (given, more)
     }
 
     /// These are no longer held, also for the next evd.

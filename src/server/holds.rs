@@ -11,6 +11,7 @@ use super::book::{Book, Given, Giver, Held};
 use super::mail::lock;
 use super::parcel::Left;
 use super::store::Store;
+use crate::session::Gift;
 use crate::session::books::{Account, Books, Charge, Over};
 use evd_proto::What;
 use evd_proto::name::printable;
@@ -19,7 +20,7 @@ use evd_proto::sys::{self, PollFd};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -62,15 +63,6 @@ impl From<Over> for Refusal {
         let (limit, value) = (over.limit, over.used);
         Refusal { code: Code::Limit, limit, value, text: over.to_string() }
     }
-}
-
-/// What is to be held.
-pub(super) struct Gift {
-    pub name: String,
-    pub fd: OwnedFd,
-    pub attachment: Vec<u8>,
-    /// Nanoseconds; 0: for ever.
-    pub ttl: u64,
 }
 
 /// All held fds, by user and name.
@@ -272,6 +264,18 @@ impl Holds {
         })
     }
 
+    /// Gives a session what is held under names that begin with `prefix`, at most `most` and as many as fit a frame, those that can be read first; and whether
+    /// there is more.
+    pub fn take_all(
+        &self,
+        uid: u32,
+        prefix: &str,
+        session: u64,
+        most: usize,
+    ) -> (Vec<(String, Given)>, bool) {
+        self.with(uid, |book| book.give_all(prefix, session, most))
+    }
+
     /// The takers have these: they are no longer held. One that its session has lost meanwhile counts, unless somebody else is taking it: who has outlived evd
     /// says again what he has. Returns whether all of them were held.
     pub fn taken(&self, uid: u32, numbers: &[u64], session: u64) -> bool {
@@ -288,13 +292,25 @@ impl Holds {
         })
     }
 
-    /// The session will not say any more that something arrived; `number`: only this hold.
-    pub fn left(&self, uid: u32, session: u64, number: Option<u64>) {
+    /// The session will not say that these arrived.
+    pub fn left(&self, uid: u32, session: u64, numbers: &[u64]) {
         self.with(uid, |book| {
-            for held in book.table.values_mut() {
-                if held.taking == Some(session) && number.is_none_or(|n| n == held.number) {
+            for number in numbers {
+                let Some(held) = book.names.get(number).and_then(|name| book.table.get_mut(name)) else {
+                    continue;
+                };
+                if held.taking == Some(session) {
                     held.taking = None;
                 }
+            }
+        });
+    }
+
+    /// The session will not say any more that anything arrived.
+    pub fn left_all(&self, uid: u32, session: u64) {
+        self.with(uid, |book| {
+            for held in book.table.values_mut().filter(|h| h.taking == Some(session)) {
+                held.taking = None;
             }
         });
     }
@@ -399,7 +415,7 @@ mod tests {
         let number = holds.take(1, "a", 7, false).unwrap().number;
         assert_eq!(holds.take(1, "a", 8, false).map(drop).unwrap_err().code, Code::Busy);
         assert_eq!(holds.take(1, "a", 8, true).unwrap().number, 0);
-        holds.left(1, 7, None);
+        holds.left_all(1, 7);
         assert_eq!(holds.take(1, "a", 8, false).unwrap().attachment[..], [1]);
         assert!(!holds.taken(1, &[number], 7), "it is not his any more");
         assert!(holds.taken(1, &[number], 8));

@@ -17,6 +17,7 @@ mod builder;
 mod deadlines;
 mod error;
 mod follow;
+mod giving;
 mod holds;
 mod keeper;
 mod log;

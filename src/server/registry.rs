@@ -25,8 +25,8 @@ pub(super) const MOST_FOLLOWED: usize = 64;
 const MOST_WATCHES: u32 = 1_048_576;
 /// Ids of subscriptions are below this.
 const MOST_NAMES: u32 = 4096;
-/// A frame with fds is 16 KiB, header and all.
-const MOST_ATTACHMENT: u32 = 16_000;
+/// Bytes of one attachment.
+const MOST_ATTACHMENT: u32 = 65_536;
 
 /// What all threads of one evd share.
 pub(super) struct Shared {

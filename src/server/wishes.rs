@@ -1,19 +1,18 @@
 //! What a worker does for a session that the session can't do alone.
 
-use super::book::{Given, Giver};
-use super::holds::{Gift, Refusal};
+use super::book::Giver;
+use super::holds::Refusal;
 use super::log::info_of;
 use super::mail::{Asker, Mail};
 use super::names::Subscriber;
 use super::registry::{Follower, MOST_FOLLOWED};
 use super::tickets::{Pending, Triggering};
 use super::worker::Worker;
-use crate::session::Wish;
+use crate::session::{Gift, Wish};
 use evd_proto::frame::Body;
 use evd_proto::name::printable;
-use evd_proto::reply::{Code, Done, Holds, Took, Triggered};
+use evd_proto::reply::{Code, Done, Holds, Triggered};
 use evd_proto::request::Selector;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Worker {
@@ -27,12 +26,11 @@ impl Worker {
             }
             Wish::Unsubscribe { id: sub, name } => self.shared.names.remove(self.me.uid, &name, id, sub),
             Wish::Trigger { serial, name } => self.trigger(id, serial, &name),
-            Wish::Hold { serial, name, fd, attachment, ttl, replace } => {
-                self.hold(id, serial, vec![Gift { name, fd, attachment, ttl }], replace);
-            }
+            Wish::Hold { serial, gifts, replace } => self.hold(id, serial, gifts, replace),
             Wish::Take { serial, name, keep } => self.take(id, serial, &name, keep),
-            Wish::Taken { hold } => {
-                self.shared.holds.taken(self.me.uid, &[hold], id);
+            Wish::TakeAll { serial, prefix } => self.take_all(id, serial, &prefix),
+            Wish::Taken { holds } => {
+                self.shared.holds.taken(self.me.uid, &holds, id);
                 self.plan_holds();
             }
             // Answers of many pages to many questions of a few bytes.
@@ -61,7 +59,7 @@ impl Worker {
         }
     }
 
-    fn refuse(&mut self, id: u64, serial: u64, why: Refusal) {
+    pub(super) fn refuse(&mut self, id: u64, serial: u64, why: Refusal) {
         if let Some(session) = self.session(id) {
             session.refuse(serial, why.code, why.limit, why.value, why.text);
         }
@@ -126,32 +124,6 @@ impl Worker {
             Ok(()) => self.reply(id, serial, &Done {}),
             Err(why) => self.refuse(id, serial, why),
         }
-    }
-
-    fn take(&mut self, id: u64, serial: u64, name: &str, keep: bool) {
-        let uid = self.me.uid;
-        let Given { number, fd, attachment, left } = match self.shared.holds.take(uid, name, id, keep) {
-            Ok(given) => given,
-            Err(e) => return self.refuse(id, serial, e),
-        };
-        let Some(session) = self.session(id) else { return self.shared.holds.left(uid, id, Some(number)) };
-        let took = Took { hold: number, attachment: attachment.to_vec(), ttl: left };
-        let why = match session.reply_with_fd(serial, &took, fd.as_fd()) {
-            Ok(true) => return,
-            Ok(false) => Refusal {
-                code: Code::Busy,
-                limit: 1,
-                value: 1,
-                text: "an fd is on its way, or the socket is full: read what is in it and try again"
-                    .to_owned(),
-            },
-            Err(e) => {
-                let value = e.raw_os_error().unwrap_or(0) as u64;
-                Refusal { code: Code::System, limit: 0, value, text: format!("the fd can't be passed: {e}") }
-            }
-        };
-        self.refuse(id, serial, why);
-        self.shared.holds.left(uid, id, Some(number));
     }
 
     fn follow(&mut self, id: u64, serial: u64, base: Option<&Selector>) {

@@ -428,7 +428,7 @@ impl Worker {
         let has_taken = session.has_taken();
         wishes.into_iter().for_each(|wish| self.grant(id, wish));
         if has_taken {
-            self.shared.holds.left(who.peer.uid, id, None);
+            self.shared.holds.left_all(who.peer.uid, id);
         }
         self.vacate(id);
         match who.role {
