@@ -3,6 +3,8 @@
 
 #[path = "holds/calls.rs"]
 mod calls;
+#[path = "holds/damage.rs"]
+mod damage;
 #[path = "holds/keeper.rs"]
 mod keeper;
 #[path = "holds/kept.rs"]

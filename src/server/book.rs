@@ -19,7 +19,7 @@ const SOON: u64 = 5_000_000;
 /// Making a parcel anew takes at most one part of so many of the worker's time...
 const SHARE: u64 = 20;
 /// ...unless it was not done for so long.
-const LATEST: u64 = 1_000_000_000;
+pub(super) const LATEST: u64 = 1_000_000_000;
 /// A log that has so many bytes more than its holds is written anew.
 const SLACK: u64 = 8 << 20;
 
@@ -70,6 +70,8 @@ pub(super) struct Book {
     /// Parcels of earlier evds that are not read yet, or have no successor in the store yet; those not to be read are marked.
     pub left: Vec<(Left, bool)>,
     pub is_unread: bool,
+    /// When they are to be read, if there was no room.
+    pub read_at: u64,
 }
 
 impl Book {

@@ -28,7 +28,10 @@ impl Worker {
     /// Gives session `id` what is held under names that begin with `prefix`.
     pub(super) fn take_all(&mut self, id: u64, serial: u64, prefix: &str) {
         let most = self.shared.limits.fds_per_frame as usize;
-        let (given, more) = self.shared.holds.take_all(self.me.uid, prefix, id, most);
+        let (given, more) = match self.shared.holds.take_all(self.me.uid, prefix, id, most) {
+            Ok(given) => given,
+            Err(e) => return self.refuse(id, serial, e),
+        };
         let fds: Vec<RawFd> = given.iter().map(|(_, g)| g.fd.as_raw_fd()).collect();
         let numbers: Vec<u64> = given.iter().map(|(_, g)| g.number).collect();
         let mut holds = Vec::with_capacity(given.len());

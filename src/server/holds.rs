@@ -7,7 +7,7 @@
 //! With a store (see `store`, `parcel`) a hold is acknowledged when it would survive a kill. What is let go is first written down as gone, and really closed
 //! when the parcel is made anew, some milliseconds later: once for all that was let go meanwhile.
 
-use super::book::{Book, Given, Giver, Held};
+use super::book::{self, Book, Given, Giver, Held};
 use super::mail::lock;
 use super::parcel::Left;
 use super::store::Store;
@@ -27,6 +27,7 @@ use std::time::Duration;
 
 /// Holds in one page of a list: each is at most 250 bytes.
 const PAGE: usize = 200;
+
 /// Why something about a hold is refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -39,6 +40,14 @@ pub(super) struct Refusal {
 impl Refusal {
     pub fn new(code: Code, text: String) -> Refusal {
         Refusal { code, limit: 0, value: 0, text }
+    }
+
+    fn unread() -> Refusal {
+        let (limit, _) = sys::open_files();
+        let text = format!(
+            "what an earlier evd has held needs more fds than there are, at most {limit}; it is tried again"
+        );
+        Refusal { code: Code::OutOfFds, limit, value: 0, text }
     }
 
     fn unknown(name: &str) -> Refusal {
@@ -132,7 +141,7 @@ impl Holds {
     fn with<T>(&self, uid: u32, act: impl FnOnce(&mut Book) -> T) -> T {
         let shelf = self.shelf(uid);
         let mut book = lock(&shelf.book);
-        if book.is_unread {
+        if book.is_unread && book.read_at <= sys::monotonic_ns() {
             self.restore(uid, &mut book);
         }
         let result = act(&mut book);
@@ -144,11 +153,35 @@ impl Holds {
         result
     }
 
+    /// Runs `act` on a user's book, if all that he holds is in it.
+    fn with_all<T>(&self, uid: u32, act: impl FnOnce(&mut Book) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        self.with(uid, |book| if book.is_unread { Err(Refusal::unread()) } else { act(book) })
+    }
+
     /// Reads what an earlier evd has left. The newest parcel that can be read is the state; all of them leave the store once it is in a new one.
     fn restore(&self, uid: u32, book: &mut Book) {
-        book.is_unread = false;
         book.left.sort_by_key(|(l, _)| std::cmp::Reverse(l.generation));
-        let found = book.left.iter().filter(|(_, skip)| !skip).find_map(|(l, _)| l.unpack());
+        let mut found = None;
+        for (left, _) in book.left.iter().filter(|(_, skip)| !skip) {
+            match left.unpack() {
+                Ok(Some(all)) => {
+                    found = Some(all);
+                    break;
+                }
+                Ok(None) => {}
+                Err(e) => {
+                    if book.read_at == 0 {
+                        log::error!(
+                            "parcel {} of user {uid} can't be read now: {e}; it is tried again",
+                            left.name
+                        );
+                    }
+                    book.read_at = sys::monotonic_ns() + book::LATEST;
+                    return;
+                }
+            }
+        }
+        book.is_unread = false;
         let now = sys::monotonic_ns();
         let account = self.books.account(uid);
         let (mut expired, mut last) = (0, 0);
@@ -183,7 +216,7 @@ impl Holds {
     /// # Errors
     /// A limit; a name that is taken, if it is not to be replaced; they can't be stored.
     pub fn put(&self, uid: u32, gifts: Vec<Gift>, replace: bool, giver: &Giver) -> Result<(), Refusal> {
-        self.with(uid, |book| {
+        self.with_all(uid, |book| {
             let charges = self.charge(uid, book, &gifts, replace)?;
             let now = sys::monotonic_ns();
             let first = self.last.fetch_add(gifts.len() as u64, Ordering::Relaxed) + 1;
@@ -251,7 +284,7 @@ impl Holds {
 
     /// Gives a held fd to a session. Unless it is a copy, it is marked as being taken until [`Holds::taken`] or [`Holds::left`].
     pub fn take(&self, uid: u32, name: &str, session: u64, keep: bool) -> Result<Given, Refusal> {
-        self.with(uid, |book| {
+        self.with_all(uid, |book| {
             let held = book.table.get_mut(name).ok_or_else(|| Refusal::unknown(name))?;
             if !keep {
                 if held.taking.is_some() {
@@ -272,8 +305,8 @@ impl Holds {
         prefix: &str,
         session: u64,
         most: usize,
-    ) -> (Vec<(String, Given)>, bool) {
-        self.with(uid, |book| book.give_all(prefix, session, most))
+    ) -> Result<(Vec<(String, Given)>, bool), Refusal> {
+        self.with_all(uid, |book| Ok(book.give_all(prefix, session, most)))
     }
 
     /// The takers have these: they are no longer held. One that its session has lost meanwhile counts, unless somebody else is taking it: who has outlived evd
@@ -317,7 +350,7 @@ impl Holds {
 
     /// Lets a hold go.
     pub fn drop(&self, uid: u32, name: &str) -> Result<(), Refusal> {
-        self.with(uid, |book| {
+        self.with_all(uid, |book| {
             if !book.table.contains_key(name) {
                 return Err(Refusal::unknown(name));
             }
@@ -330,7 +363,8 @@ impl Holds {
     pub fn next_due(&self, uid: u32) -> Option<u64> {
         self.with(uid, |book| {
             let expires = book.times.first().map(|(at, _)| *at);
-            [expires, book.dirty].into_iter().flatten().min()
+            let unread = book.is_unread.then_some(book.read_at);
+            [expires, book.dirty, unread].into_iter().flatten().min()
         })
     }
 
@@ -364,10 +398,10 @@ impl Holds {
     }
 
     /// A page of what is held for a user, by name, and whether there is more. Looks whether each is ready.
-    pub fn list(&self, uid: u32, after: &str) -> (Vec<HoldInfo>, bool) {
+    pub fn list(&self, uid: u32, after: &str) -> Result<(Vec<HoldInfo>, bool), Refusal> {
         let now = sys::monotonic_ns();
         let (mut infos, mut fds, mut more) = (Vec::new(), Vec::new(), false);
-        self.with(uid, |book| {
+        self.with_all(uid, |book| {
             for (name, h) in book.table.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)) {
                 if infos.len() == PAGE {
                     more = true;
@@ -376,14 +410,15 @@ impl Holds {
                 fds.push(Arc::clone(&h.fd));
                 infos.push(h.info(name, now));
             }
-        });
+            Ok(())
+        })?;
         let mut look: Vec<PollFd> = fds.iter().map(|fd| PollFd::new(fd.as_raw_fd(), What::IO)).collect();
         if sys::poll(&mut look, Some(Duration::ZERO)).is_ok() {
             for (info, seen) in infos.iter_mut().zip(&look) {
                 info.ready = seen.ready();
             }
         }
-        (infos, more)
+        Ok((infos, more))
     }
 }
 
@@ -434,7 +469,7 @@ mod tests {
         assert_eq!(holds.books.account(1).left(Resource::Holds), 0);
         let (mut all, mut after) = (0, String::new());
         loop {
-            let (page, more) = holds.list(1, &after);
+            let (page, more) = holds.list(1, &after).unwrap();
             all += page.len();
             after = page.last().unwrap().name.clone();
             if !more {

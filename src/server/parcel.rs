@@ -147,8 +147,12 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Reads what is in it, without taking it out: whoever is killed meanwhile leaves all as it was. Problems are logged, and what can be read is returned.
-    pub fn unpack(&self) -> Option<Vec<(Record, OwnedFd)>> {
+    /// Reads what is in it, without taking it out: whoever is killed meanwhile leaves all as it was. Damage is logged, and what can be read is returned; `None`:
+    /// nothing of it can be.
+    ///
+    /// # Errors
+    /// There are no fds or no memory for it now: another time it may be read.
+    pub fn unpack(&self) -> io::Result<Option<Vec<(Record, OwnedFd)>>> {
         let mut rx = None;
         let mut log = None;
         for fd in &self.fds {
@@ -159,32 +163,38 @@ impl Left {
         }
         let (Some(rx), Some(log)) = (rx, log) else {
             log::error!("parcel {} of user {} is not whole: it is left out", self.name, self.uid);
-            return None;
+            return Ok(None);
         };
         let log = match read_log(log) {
             Ok(Ok(log)) if (log.uid, log.generation) == (self.uid, self.generation) => log,
             Ok(Ok(_)) => {
                 log::error!("parcel {} has the records of another one: it is left out", self.name);
-                return None;
+                return Ok(None);
             }
             Ok(Err(e)) => {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
-                return None;
+                return Ok(None);
             }
+            Err(e) if is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
-                return None;
+                return Ok(None);
             }
         };
+        if log.live.len() >= sys::most_open_files() as usize / 4 * 3 {
+            // Do not take the last ones from others in order to find out.
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         if !log.whole {
             // The usual end of an evd that was killed while it wrote: nobody was told yet that it was done.
             log::info!("the records of parcel {} end early: the last change is left out", self.name);
         }
         let mut fds = match look_through(rx) {
             Ok(fds) => fds,
+            Err(e) if is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("the fds of parcel {} of user {} can't be read: {e}", self.name, self.uid);
-                return None;
+                return Ok(None);
             }
         };
         let mut found = Vec::with_capacity(log.live.len());
@@ -194,8 +204,13 @@ impl Left {
                 None => log::error!("the fd of {:?} of user {} is lost", record.name, self.uid),
             }
         }
-        Some(found)
+        Ok(Some(found))
     }
+}
+
+/// Whether it may be better another time.
+fn is_shortage(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
 fn read_log(fd: &OwnedFd) -> io::Result<Result<Log, records::Unreadable>> {
@@ -218,7 +233,7 @@ fn look_through(rx: &OwnedFd) -> io::Result<Vec<Option<OwnedFd>>> {
             Err(e) => return Err(e),
         };
         if got.fds_lost {
-            // Better none than some: the parcel stays in the store, and the next start may have more room.
+            // Better none than some: the parcel stays in the store, and another time there may be room.
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         if got.len < text.len() {

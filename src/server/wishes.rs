@@ -36,10 +36,10 @@ impl Worker {
             // Answers of many pages to many questions of a few bytes.
             Wish::ListHolds { serial, .. } | Wish::Status { serial, .. } | Wish::Events { serial, .. }
                 if !self.session(id).is_some_and(|s| s.has_room(serial)) => {}
-            Wish::ListHolds { serial, after } => {
-                let (holds, more) = self.shared.holds.list(self.me.uid, &after);
-                self.reply(id, serial, &Holds { holds, more });
-            }
+            Wish::ListHolds { serial, after } => match self.shared.holds.list(self.me.uid, &after) {
+                Ok((holds, more)) => self.reply(id, serial, &Holds { holds, more }),
+                Err(e) => self.refuse(id, serial, e),
+            },
             Wish::DropHold { serial, name } => {
                 let dropped = self.shared.holds.drop(self.me.uid, &name);
                 self.plan_holds();

@@ -1,13 +1,14 @@
 //! An evd with its keeper, clients that live through evd's death, and things to be held whose other ends are here.
 
 use crate::wire::{Dir, Got, PATIENCE, Raw, command, eventually, hello};
-use evd_proto::frame::Body;
+use evd_proto::frame::{Body, Kind};
 use evd_proto::reply::{HoldInfo, Holds};
 use evd_proto::request::{Hello, Hold, ListHolds, Role};
 use evd_proto::sys;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -33,8 +34,45 @@ pub fn dies_with_us(c: &mut Command) -> &mut Command {
 
 impl Keeper {
     pub fn start() -> Keeper {
+        Keeper::start_with(|_| {})
+    }
+
+    pub fn start_with(change: impl FnOnce(&mut Command)) -> Keeper {
         let dir = Dir::new();
+        // Others may come to the socket.
+        std::fs::set_permissions(&dir.0, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut c = command(&dir.socket());
+        change(&mut c);
+        Keeper::start_command(dir, c)
+    }
+
+    /// One whose program is a copy, which the next evd may be another one than, see [`Keeper::replace`].
+    pub fn start_replaceable(change: impl FnOnce(&mut Command)) -> Keeper {
+        let dir = Dir::new();
+        let of = command(&dir.socket());
+        std::fs::copy(of.get_program(), dir.0.join("evd")).unwrap();
+        let mut c = Command::new(dir.0.join("evd"));
+        c.args(of.get_args());
+        for (name, value) in of.get_envs() {
+            match value {
+                Some(value) => c.env(name, value),
+                None => c.env_remove(name),
+            };
+        }
+        change(&mut c);
+        Keeper::start_command(dir, c)
+    }
+
+    /// The next evd is the real one after these lines of shell.
+    pub fn replace(&self, lines: &str) {
+        let new = self.dir.0.join("evd.new");
+        let text = format!("#!/bin/sh\n{lines}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_evd"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(new, self.dir.0.join("evd")).unwrap();
+    }
+
+    fn start_command(dir: Dir, mut c: Command) -> Keeper {
         // What it has to say of the deaths that are asked for is shown only if the test fails.
         let log = std::fs::File::create(dir.0.join("log")).unwrap();
         dies_with_us(&mut c).args(["--keeper", "--log-level", "debug"]).stdin(Stdio::null()).stderr(log);
@@ -71,8 +109,26 @@ impl Keeper {
         sys::connect(&self.path()).ok()?;
         let mut raw = Raw::connect(&self.path());
         let got = ask(&mut raw, &Hello { role: Role::Control, ..hello("checker", "") }, &[])?;
-        raw.welcome = Some(got.read());
-        Some(raw)
+        // An evd that is short of fds just now may refuse it.
+        raw.welcome = (got.kind == Kind::Welcome).then(|| got.read());
+        raw.welcome.is_some().then_some(raw)
+    }
+
+    /// A session of another user.
+    pub fn session_of(&self, uid: u32) -> Raw {
+        let connect = || {
+            let unset = libc::uid_t::MAX;
+            // SAFETY: it takes numbers. The system call itself is for this thread alone, which ends here.
+            let done = unsafe { libc::syscall(libc::SYS_setresuid, unset, uid, unset) };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+            self.session()
+        };
+        std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
+    }
+
+    /// What it and its evds have said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.0.join("log")).unwrap()
     }
 
     /// A session, however long that takes.
@@ -120,7 +176,7 @@ impl Drop for Keeper {
         let _ = sys::send_signal(self.process.id() as i32, libc::SIGTERM);
         let _ = self.process.wait();
         if std::thread::panicking() {
-            println!("{}", std::fs::read_to_string(self.dir.0.join("log")).unwrap_or_default());
+            println!("{}", self.log());
         }
     }
 }
