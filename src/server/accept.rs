@@ -90,18 +90,19 @@ impl Acceptor {
     /// Counts this start as a good one a moment after all that was inherited is read.
     pub fn settles(&mut self, starts: Starts) {
         self.starts = Some(starts);
-        self.settle_later();
+        self.settle_in(LIVES);
     }
 
-    fn settle_later(&mut self) {
-        let at = self.base.refresh_now().saturating_add(LIVES);
+    fn settle_in(&mut self, nanos: u64) {
+        let at = self.base.refresh_now().saturating_add(nanos);
         self.base.set_timer(None, at, SETTLED);
     }
 
     fn settled(&mut self) {
         match &self.starts {
             Some(starts) if self.shared.holds.is_settled() => starts.forget(),
-            _ => self.settle_later(),
+            // Somebody's holds are not read yet: that may take long.
+            _ => self.settle_in(10 * LIVES),
         }
     }
 
@@ -133,6 +134,10 @@ impl Acceptor {
                     Activation::Mail => self.show(),
                 }
             }
+        }
+        if let Some(starts) = &self.starts {
+            // Who ends by himself has not crashed.
+            starts.forget();
         }
         self.end();
     }

@@ -1,7 +1,7 @@
 //! How often evd was started lately without getting to work: state that makes it crash must not make it crash for ever.
 //!
 //! The times of such starts are in a small file in the service manager's store. A start that has read all that it inherited, and then lived for a moment,
-//! empties it. So an evd that somebody kills again and again is not taken for one that crashes by what it reads.
+//! empties it, and so does one that is told to end. So an evd that somebody kills again and again is not taken for one that crashes by what it reads.
 
 use super::store::Store;
 use evd_proto::sys;
@@ -17,8 +17,9 @@ const DOUBTFUL: usize = 5;
 const HOPELESS: usize = 10;
 /// Starts longer ago than this do not count, in nanoseconds.
 const LATELY: u64 = 10_000_000_000;
-/// How long evd must live after it has read everything, in nanoseconds.
-pub(super) const LIVES: u64 = 100_000_000;
+/// How long evd must live after it has read everything, in nanoseconds: long enough for what comes next, and too short for who kills it and waits for it to be back to
+/// hit it five times in a row.
+pub(super) const LIVES: u64 = 10_000_000;
 /// Times that are kept.
 const KEPT: usize = 16;
 
