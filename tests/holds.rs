@@ -11,6 +11,8 @@ mod keeper;
 mod kept;
 #[path = "holds/kills.rs"]
 mod kills;
+#[path = "holds/whole.rs"]
+mod whole;
 #[path = "server/wire.rs"]
 #[allow(dead_code)]
 mod wire;

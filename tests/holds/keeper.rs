@@ -2,10 +2,12 @@
 
 use crate::kept::*;
 use crate::wire::{command, eventually, outcome};
+use evd_proto::frame::Kind;
 use evd_proto::reply::{Code, Done, Refused, Took};
 use evd_proto::request::{Drop as DropHold, Take, Taken};
 use evd_proto::sys;
 use std::os::fd::AsRawFd;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -138,4 +140,27 @@ fn only_evd_itself_can_store_something() {
     // Behind them in the same queue.
     keeper.kill();
     assert_eq!(keeper.fds(), before);
+}
+
+#[test]
+fn evd_ends_with_its_keeper_and_another_one_takes_its_place() {
+    let mut keeper = Keeper::start();
+    let mut raw = keeper.session();
+    let (fd, thing) = thing(0, "x");
+    ask(&mut raw, &hold("a", b"", 0, false), &[fd.as_raw_fd()]).unwrap().read::<Done>();
+    drop(fd);
+    keeper.process.kill().unwrap();
+    keeper.process.wait().unwrap();
+    // In order: its clients are told.
+    let mut last = None;
+    while let Some(got) = raw.next_or_end() {
+        last = Some(got.kind);
+    }
+    assert_eq!(last, Some(Kind::Closing));
+    eventually("what was held is closed", || !thing.is_open());
+    let mut c = command(&keeper.path());
+    c.args(["--keeper"]).stdin(Stdio::null());
+    keeper.process = dies_with_us(&mut c).spawn().unwrap();
+    keeper.back();
+    assert!(list(&mut keeper.session()).unwrap().is_empty());
 }
