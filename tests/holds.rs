@@ -3,6 +3,8 @@
 
 #[path = "holds/calls.rs"]
 mod calls;
+#[path = "holds/counts.rs"]
+mod counts;
 #[path = "holds/damage.rs"]
 mod damage;
 #[path = "holds/keeper.rs"]

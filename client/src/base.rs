@@ -29,7 +29,7 @@ pub struct EventBase {
 pub struct Triggered {
     /// Subscribers that have the event now, in their socket or as active: it survives evd.
     pub reached: u32,
-    /// Subscribers that get it when they read again.
+    /// Subscribers that get it when they read again; 1 if there are none, and a held name has counted it.
     pub queued: u32,
 }
 
@@ -276,7 +276,7 @@ impl EventBase {
     /// Without evd it reaches this base's own events only.
     ///
     /// # Errors
-    /// `BadName`; `Refused` if nobody has subscribed to it; `Lost`, `Forked`.
+    /// `BadName`; `Refused` if nobody has subscribed to it, and it is not held; `Lost`, `Forked`.
     pub fn trigger(&self, name: &str) -> Result<Triggered, Error> {
         evd_proto::name::check(name).map_err(|e| Error::BadName(e.to_string()))?;
         let body = Trigger { name: name.to_owned() };
@@ -331,6 +331,42 @@ impl EventBase {
     /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Lost`, `Forked`.
     pub fn take(&self, name: &str) -> Result<Held, Error> {
         self.with_evd(|state| state.take(name, false))
+    }
+
+    /// Has evd hold a name: as long as nobody subscribes to it, each [`EventBase::trigger`] of it is counted, also while no program of this user runs. Whoever takes it
+    /// (or a copy) has an fd that is readable once it was triggered, and [`Held::take_count`].
+    ///
+    /// # Errors
+    /// As [`EventBase::hold`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use evd_client::EventBase;
+    ///
+    /// let base = EventBase::new()?;
+    /// base.hold_name("mail", None)?;
+    /// // ... and after a crash:
+    /// let mail = base.take_copy("mail")?;
+    /// println!("{} came meanwhile", mail.take_count()?);
+    /// # Ok::<(), evd_client::Error>(())
+    /// ```
+    pub fn hold_name(&self, name: &str, ttl: Option<Duration>) -> Result<(), Error> {
+        self.hold(name, evd_proto::sys::counter()?, b"", ttl)
+    }
+
+    /// Has evd hold a timer: due `first` from now, and then `every` so often, whether a program of this user runs or not. Whoever takes it (or a copy) has an fd that is
+    /// readable once it was due, and [`Held::take_count`] tells how often. It goes by the monotonic clock.
+    ///
+    /// # Errors
+    /// As [`EventBase::hold`].
+    pub fn hold_timer(
+        &self,
+        name: &str,
+        first: Duration,
+        every: Option<Duration>,
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.hold(name, evd_proto::sys::counting_timer(first, every)?, b"", ttl)
     }
 
     /// Gives evd copies of many fds to keep, as [`EventBase::hold`] does with one, in batches of up to 253: a whole set of connections goes in fast. With `replace` what is

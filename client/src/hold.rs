@@ -37,6 +37,18 @@ pub struct Held {
     pub ttl: Option<Duration>,
 }
 
+impl Held {
+    /// How often a held name was triggered, or a held timer was due, since this was asked last; with that it is not readable any more.
+    ///
+    /// # Errors
+    /// It is neither.
+    ///
+    /// Source: eventfd(2), timerfd_create(2).
+    pub fn take_count(&self) -> Result<u64, Error> {
+        Ok(sys::take_count(self.fd.as_fd())?)
+    }
+}
+
 /// What is to be held, see [`EventBase::hold_all`](crate::EventBase::hold_all).
 #[derive(Clone, Copy, Debug)]
 pub struct ToHold<'a> {

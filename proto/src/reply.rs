@@ -178,6 +178,8 @@ pub struct HoldInfo {
     pub ino: u64,
     /// What it is ready for now.
     pub ready: What,
+    /// What a counter (a held name) or a timer has counted and nobody has taken.
+    pub count: u64,
     /// Bytes of the attachment.
     pub attachment: u32,
     /// Nanoseconds since it was given.

@@ -215,6 +215,7 @@ fn replies(t: &mut Table) {
         kind: FileKind::Socket,
         ino: 4711,
         ready: What::READ,
+        count: 3,
         attachment: 2,
         age: 1000,
         left: 0,

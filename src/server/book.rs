@@ -249,12 +249,18 @@ impl Held {
         Given { number, fd: Arc::clone(&self.fd), attachment: Arc::clone(&self.attachment), left }
     }
 
+    /// Whether it is a held name: a counter.
+    pub fn is_counter(&self) -> bool {
+        self.kind == FileKind::EventFd
+    }
+
     pub fn info(&self, name: &str, now: u64) -> HoldInfo {
         HoldInfo {
             name: name.to_owned(),
             kind: self.kind,
             ino: self.ino,
             ready: What::empty(),
+            count: 0,
             attachment: self.attachment.len() as u32,
             age: now.saturating_sub(self.since),
             left: if self.expires == 0 { 0 } else { self.expires.saturating_sub(now).max(1) },

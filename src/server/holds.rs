@@ -16,11 +16,11 @@ use crate::session::books::{Account, Books, Charge, Over};
 use evd_proto::What;
 use evd_proto::name::printable;
 use evd_proto::reply::{Code, HoldInfo, Resource};
-use evd_proto::sys::{self, PollFd};
+use evd_proto::sys::{self, FileKind, PollFd};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -348,6 +348,18 @@ impl Holds {
         });
     }
 
+    /// Counts a trigger for whoever takes a held name later. `false`: no name is held so.
+    pub fn count_up(&self, uid: u32, name: &str) -> Result<bool, Refusal> {
+        self.with_all(uid, |book| {
+            let Some(held) = book.table.get(name).filter(|h| h.is_counter()) else { return Ok(false) };
+            let counted = sys::count_up(held.fd.as_fd());
+            counted.map(|()| true).map_err(|e| {
+                let text = format!("what is held under the name {:?} can't count: {e}", printable(name));
+                Refusal { value: e.raw_os_error().unwrap_or(0) as u64, ..Refusal::new(Code::System, text) }
+            })
+        })
+    }
+
     /// Lets a hold go.
     pub fn drop(&self, uid: u32, name: &str) -> Result<(), Refusal> {
         self.with_all(uid, |book| {
@@ -414,8 +426,11 @@ impl Holds {
         })?;
         let mut look: Vec<PollFd> = fds.iter().map(|fd| PollFd::new(fd.as_raw_fd(), What::IO)).collect();
         if sys::poll(&mut look, Some(Duration::ZERO)).is_ok() {
-            for (info, seen) in infos.iter_mut().zip(&look) {
+            for ((info, seen), fd) in infos.iter_mut().zip(&look).zip(&fds) {
                 info.ready = seen.ready();
+                if matches!(info.kind, FileKind::EventFd | FileKind::TimerFd) {
+                    info.count = sys::look_at_count(fd.as_fd());
+                }
             }
         }
         Ok((infos, more))

@@ -72,6 +72,11 @@ impl Worker {
     fn trigger(&mut self, id: u64, serial: u64, name: &str) {
         let subscribers = self.shared.names.subscribers(self.me.uid, name);
         if subscribers.is_empty() {
+            match self.shared.holds.count_up(self.me.uid, name) {
+                Ok(true) => return self.reply(id, serial, &Triggered { reached: 0, queued: 1 }),
+                Ok(false) => {}
+                Err(e) => return self.refuse(id, serial, e),
+            }
             let text = format!("nobody subscribed to the name {:?}", printable(name));
             return self.refuse_unknown(id, serial, text);
         }

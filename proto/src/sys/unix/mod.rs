@@ -2,6 +2,7 @@
 
 mod accounts;
 mod clock;
+mod counted;
 mod file;
 mod fork;
 mod notify;
@@ -16,6 +17,7 @@ mod wake;
 
 pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
+pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use file::{
     FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, most_epoll_entries,
     most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
