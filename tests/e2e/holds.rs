@@ -307,6 +307,14 @@ fn one_line_makes_a_listener_outlive_its_server() {
     assert!(held(&base, "lasting:443").is_some(), "evd goes on holding it");
     server.tell("leave");
     server.ends();
+    // Those who start at once have one listener.
+    base.drop_held("lasting:443").unwrap();
+    let mut servers: Vec<Process> = (0..6).map(|_| Process::start("lasting", &evd.path(), &[])).collect();
+    let mut ports: Vec<String> = servers.iter().map(Process::line).collect();
+    ports.dedup();
+    assert_eq!(ports.len(), 1, "{ports:?}");
+    servers.iter_mut().for_each(|server| server.tell("leave"));
+    servers.into_iter().for_each(|server| server.ends());
     // Without evd it is just made.
     let mut alone = Process::start("lasting", Path::new("/nowhere"), &[]);
     assert_ne!(alone.line().parse::<u16>().unwrap(), port);
