@@ -50,7 +50,9 @@ impl Keeper {
     pub fn start_replaceable(change: impl FnOnce(&mut Command)) -> Keeper {
         let dir = Dir::new();
         let of = command(&dir.socket());
-        std::fs::copy(of.get_program(), dir.0.join("evd")).unwrap();
+        // Not by this process: a child that another thread starts just now would have the copy open for writing, and it could not be run.
+        let copied = Command::new("cp").arg(of.get_program()).arg(dir.0.join("evd")).status().unwrap();
+        assert!(copied.success());
         let mut c = Command::new(dir.0.join("evd"));
         c.args(of.get_args());
         for (name, value) in of.get_envs() {
@@ -67,8 +69,9 @@ impl Keeper {
     pub fn replace(&self, lines: &str) {
         let new = self.dir.0.join("evd.new");
         let text = format!("#!/bin/sh\n{lines}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_evd"));
-        std::fs::write(&new, text).unwrap();
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Not by this process, see above.
+        let write = "printf %s \"$0\" > \"$1\" && chmod 755 \"$1\"";
+        assert!(Command::new("sh").args(["-c", write, &text]).arg(&new).status().unwrap().success());
         std::fs::rename(new, self.dir.0.join("evd")).unwrap();
     }
 
