@@ -72,7 +72,8 @@ fn what_is_let_go_is_closed_soon_and_stays_gone() {
     eventually("both are closed", || !dropped.is_open() && !replaced.is_open());
     assert!(start.elapsed() < Duration::from_secs(10));
     eventually("its time comes", || !expires.is_open());
-    assert!(stays.is_open() && new.is_open() && later.is_open());
+    // Later may have come already, on a slow machine.
+    assert!(stays.is_open() && new.is_open());
     // Killed directly after it was let go: it does not come back, and is closed by the next evd.
     ask(&mut raw, &DropHold { name: "stays".into() }, &[]).unwrap().read::<Done>();
     keeper.kill();
