@@ -1,7 +1,7 @@
 //! The floors of the house hold: who may import whom is read from the sources.
 //!
 //! Calls go down, and what comes up are returned values: so an import upwards is always a mistake. Also kept here: bincode is named in one file,
-//! `unsafe` stands on the two floors that talk to the system. This test reads text and knows just enough of Rust for that: comments and literals are
+//! `unsafe` stands on the two floors that talk to the system, and only they ask which system that is. This test reads text and knows just enough of Rust for that: comments and literals are
 //! blanked, `use` trees are taken apart, and paths in code that start at a crate are looked at like imports.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
@@ -332,6 +332,14 @@ fn complaints(file: &str, source: &str) -> Vec<String> {
         if token == "unsafe" && !system {
             wrong.push(format!("{file}:{line}: unsafe outside of proto::sys and backend"));
         }
+        // Each system's own way has its place. What only a build with certain features has, and tests, are another matter.
+        let asks =
+            ["target_os", "target_vendor", "target_family", "target_endian", "target_arch", "target_env"];
+        if asks.contains(&token.as_str()) && from != Place::Sys && file != "src/backend/mod.rs" {
+            wrong.push(format!(
+                "{file}:{line}: only proto::sys and src/backend/mod.rs ask what they are built for"
+            ));
+        }
         if token == "bincode" && file != "proto/src/codec.rs" {
             wrong.push(format!("{file}:{line}: bincode is named in proto/src/codec.rs only"));
         }
@@ -448,6 +456,9 @@ mod detector {
         bad("src/base/mod.rs", "fn f() { unsafe { g() } }");
         bad("client/src/lib.rs", "unsafe impl Send for X {}");
         bad("proto/src/frame.rs", "unsafe fn f() {}");
+        bad("src/backend/poll.rs", "#[cfg(target_os = \"linux\")] fn f() {}");
+        good("src/backend/mod.rs", "#[cfg(target_os = \"linux\")] mod epoll;");
+        good("proto/src/sys/unix/mod.rs", "#[cfg_attr(target_os = \"linux\", path = \"a.rs\")] mod a;");
         bad("src/server/mod.rs", "#[cfg(test)] mod tests { fn f() { unsafe { g() } } }");
         bad("proto/src/frame.rs", "use bincode::Encode;");
         good("src/base/mod.rs", "#![forbid(unsafe_code)]\n//! unsafe, bincode\nconst A: &str = \"unsafe\";");

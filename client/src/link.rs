@@ -475,7 +475,7 @@ impl State {
             if !known || self.park.seq(report.id) != report.seq {
                 continue;
             }
-            if self.watch(report.id).edge {
+            if self.watch(report.id).is_edge() {
                 self.fire(report.id, report.ready);
             } else {
                 // The turn looks at it before it runs anything: a stale report never reaches a callback.

@@ -1,12 +1,13 @@
 //! Where evd is: one order for evd itself, its clients and evctl.
 
+use crate::sys::RUN_DIRECTORY;
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The environment variable that names evd's socket.
 pub const SOCKET_VARIABLE: &str = "EVD_SOCKET";
 
-/// `EVD_SOCKET`, else `$XDG_RUNTIME_DIR/evd/socket`, else `/run/evd/socket`. Empty variables count as unset.
+/// `EVD_SOCKET`, else `$XDG_RUNTIME_DIR/evd/socket`, else `/run/evd/socket` (`/var/run` on other systems than Linux). Empty variables count as unset.
 pub fn socket_path() -> PathBuf {
     pick(|name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from))
 }
@@ -17,7 +18,7 @@ fn pick(var: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
     }
     match var("XDG_RUNTIME_DIR") {
         Some(dir) => dir.join("evd/socket"),
-        None => PathBuf::from("/run/evd/socket"),
+        None => Path::new(RUN_DIRECTORY).join("evd/socket"),
     }
 }
 
@@ -32,6 +33,6 @@ mod tests {
         };
         assert_eq!(set(&[("EVD_SOCKET", "/a"), ("XDG_RUNTIME_DIR", "/r")]), PathBuf::from("/a"));
         assert_eq!(set(&[("XDG_RUNTIME_DIR", "/r")]), PathBuf::from("/r/evd/socket"));
-        assert_eq!(set(&[]), PathBuf::from("/run/evd/socket"));
+        assert_eq!(set(&[]), Path::new(RUN_DIRECTORY).join("evd/socket"));
     }
 }

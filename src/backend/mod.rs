@@ -3,12 +3,20 @@
 //! A [`Backend`] turns interests in fds into reports and knows nothing else: no timers, no callbacks, no events that share an fd. `base` is its only
 //! caller. Which methods this build has is the table [`methods`], in the order of preference; adding one is one file and one line here.
 //!
-//! One rule: this file is the only one that asks for which system it is built. See `README.md` for what each method can do.
+//! One rule: this file is the only one that asks for which system it is built. The logic of a method whose kernel is elsewhere is built everywhere, and tested over a model. See `README.md` for what each method can do.
 
+#[cfg_attr(target_os = "linux", path = "alarm/timerfd.rs")]
+#[cfg_attr(any(target_os = "illumos", target_os = "solaris"), path = "alarm/thread.rs")]
+#[cfg_attr(
+    any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"),
+    path = "alarm/kqueue.rs"
+)]
 mod alarm;
+#[cfg(target_os = "linux")]
 mod changelist;
 #[doc(hidden)]
 pub mod devpoll;
+#[cfg(target_os = "linux")]
 mod epoll;
 #[doc(hidden)]
 pub mod evport;
@@ -18,7 +26,34 @@ mod poll;
 mod select;
 mod table;
 
+// The kernels' own sides of the methods whose logic is built everywhere.
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+#[path = "devpoll/real.rs"]
+mod devpoll_real;
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+#[path = "evport/real.rs"]
+mod evport_real;
+#[cfg(any(
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_vendor = "apple",
+    all(target_os = "linux", feature = "libkqueue")
+))]
+#[path = "kqueue/real.rs"]
+mod kqueue_real;
+#[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"))]
+use libc as os;
+#[cfg(all(target_os = "linux", feature = "libkqueue"))]
+#[path = "kqueue/libkqueue.rs"]
+mod os;
+// Where a timer is a thread; on Linux for its test.
+#[cfg(all(test, target_os = "linux"))]
+#[path = "alarm/thread.rs"]
+mod alarm_thread;
+
 pub(crate) use alarm::Alarm;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub use epoll::Epoll;
 pub use poll::Poll;
@@ -98,7 +133,7 @@ pub enum WatchError {
     Unsupported(&'static str),
     /// The user has too many watches (`ENOSPC`; `/proc/sys/fs/epoll/max_user_watches`).
     Full,
-    /// Anything else that the kernel said.
+    /// Anything else that the kernel said (kqueue: a device that it can't watch, `EINVAL`).
     Os(io::Error),
 }
 
@@ -133,7 +168,7 @@ impl std::error::Error for WatchError {
 /// One instance of a method.
 ///
 /// The caller unwatches an fd before closing it. Where it does not, nobody's memory or files are at risk, but what is reported for that number is up
-/// to the kernel: epoll forgets the watch with the file, poll reports it as ready, select drops it.
+/// to the kernel: epoll, kqueue and evport forget the watch with the file, poll and devpoll report it as ready, select drops it.
 ///
 /// Tokens are the caller's; `u64::MAX` is the backends' own.
 pub trait Backend {
@@ -158,6 +193,18 @@ pub trait Backend {
     /// Ends the watch of `fd`; one that is not watched is not an error.
     fn unwatch(&mut self, fd: BorrowedFd<'_>);
 
+    /// As [`Backend::unwatch`] for an fd that stays open: the kernel may be told with the next wait, or, if the watch is a one-shot that has reported (`spent`)
+    /// and so says nothing any more, not at all. An fd that is watched again soon costs less then. Before the fd is closed: [`Backend::forget`].
+    fn rest(&mut self, fd: BorrowedFd<'_>, spent: bool) {
+        let _ = spent;
+        self.unwatch(fd);
+    }
+
+    /// Ends what [`Backend::rest`] left in the kernel for an fd that is not watched and is about to be closed: a dup of it would keep that alive.
+    fn forget(&mut self, fd: BorrowedFd<'_>) {
+        let _ = fd;
+    }
+
     /// Keeps a level watch from reporting again and again what can't be masked. It may report once more; a watch that can still report what
     /// `interest` wants does. Until `unmute`, `watch` or `unwatch`.
     fn mute(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest);
@@ -181,7 +228,8 @@ pub trait Backend {
         0
     }
 
-    /// An fd that is readable when a wait would report something: at once for epoll, after [`Backend::make_pollable`] for others.
+    /// An fd that is readable when a wait would report something: at once for epoll and kqueue, after [`Backend::make_pollable`] for others. Whoever sleeps on it calls
+    /// [`Backend::apply`] before.
     fn pollable(&self) -> Option<BorrowedFd<'_>>;
 
     /// From now on there is a [`Backend::pollable`], at the price of one more system call for each change of a watch where the method itself has none.
@@ -207,18 +255,38 @@ pub struct Method {
 
 type Open = fn() -> io::Result<Box<dyn Backend + Send>>;
 
-/// A method whose instances are pollable fds themselves, to stand in for one whose are not.
-fn mirror() -> io::Result<Box<dyn Backend + Send>> {
-    epoll::open()
-}
-
 static METHODS: &[Method] = &[
+    #[cfg(any(target_os = "illumos", target_os = "solaris"))]
+    Method {
+        name: "evport",
+        features: evport::FEATURES,
+        env: "EVENT_NOEVPORT",
+        open: evport_real::open,
+        with_changelist: None,
+    },
+    #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"))]
+    Method {
+        name: "kqueue",
+        features: kqueue::FEATURES,
+        env: "EVENT_NOKQUEUE",
+        open: kqueue_real::open,
+        with_changelist: None,
+    },
+    #[cfg(target_os = "linux")]
     Method {
         name: "epoll",
         features: epoll::FEATURES,
         env: "EVENT_NOEPOLL",
         open: epoll::open,
         with_changelist: Some(changelist::open),
+    },
+    #[cfg(any(target_os = "illumos", target_os = "solaris"))]
+    Method {
+        name: "devpoll",
+        features: devpoll::FEATURES,
+        env: "EVENT_NODEVPOLL",
+        open: devpoll_real::open,
+        with_changelist: None,
     },
     Method {
         name: "poll",
@@ -234,7 +302,21 @@ static METHODS: &[Method] = &[
         open: select::open,
         with_changelist: None,
     },
+    // Not the system's own, so it is only taken when it is asked for.
+    #[cfg(all(target_os = "linux", feature = "libkqueue"))]
+    Method {
+        name: "kqueue",
+        features: kqueue::FEATURES,
+        env: "EVENT_NOKQUEUE",
+        open: kqueue_real::open,
+        with_changelist: None,
+    },
 ];
+
+/// One instance of this system's best method, which is a pollable fd itself: it stands in for those that are none.
+fn mirror() -> io::Result<Box<dyn Backend + Send>> {
+    (METHODS[0].open)()
+}
 
 /// The methods of this build, best first.
 pub fn methods() -> &'static [Method] {
@@ -259,21 +341,24 @@ pub(crate) fn is_disabled(method: &Method) -> bool {
 ///
 /// Source: libevent, `evutil_getenv_`.
 pub fn is_in_environment(name: &str) -> bool {
-    std::env::var_os(name).is_some() && !is_privileged()
+    std::env::var_os(name).is_some() && !evd_proto::sys::is_privileged()
 }
 
-fn is_privileged() -> bool {
-    // SAFETY: getauxval takes a number and returns one.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
-}
+/// Numbers from this on can't be watched by select. Source: select(2), `FD_SETSIZE`.
+const SELECT_LIMIT: Option<RawFd> =
+    if cfg!(any(target_vendor = "apple", target_os = "illumos", target_os = "solaris")) {
+        Some(libc::FD_SETSIZE as RawFd)
+    } else {
+        None
+    };
 
 /// As `evd_proto::sys` does it: a negative result reads `errno`.
 fn cvt(ret: libc::c_int) -> io::Result<libc::c_int> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
-/// A timeout as the kernel takes it. Beyond 68 years it is cut: a time_t may have 32 bits.
+/// A timeout as the kernel takes it. Beyond three years it is cut: a time_t may have 32 bits, and some kernels refuse more than this.
 fn timespec(timeout: Duration) -> libc::timespec {
-    let secs = timeout.as_secs().min(i32::MAX as u64);
+    let secs = timeout.as_secs().min(100_000_000);
     libc::timespec { tv_sec: secs as libc::time_t, tv_nsec: timeout.subsec_nanos() as libc::c_long }
 }

@@ -5,18 +5,21 @@
 //! - A number that was closed while watched is NVAL with every wait: it counts as ready, so that its owner finds out.
 //! - Regular files are always ready.
 //! - More entries than `RLIMIT_NOFILE` are `EINVAL`, also where the limit was lowered afterwards.
-//! - `poll` counts milliseconds; `ppoll` nanoseconds, and so is used.
+//! - `poll` counts milliseconds; `ppoll` nanoseconds, and is used where there is one (not on macOS and Solaris).
+//! - macOS' poll says that some devices are invalid, which is reported as ready.
 //! - Reports come in the order of the array. The scan starts one further each time, so that no watch is always the last.
 
 use super::table::Table;
-use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError, cvt, timespec};
+use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
+use evd_proto::sys::{self, FdNumber, POLL_SEES_CLOSED, PollFd};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-/// As libevent's.
-pub(super) const FEATURES: Features = Features::FDS.union(Features::EARLY_CLOSE);
+/// As libevent's: `POLLRDHUP` is there on Linux and FreeBSD.
+pub(super) const FEATURES: Features =
+    if POLL_SEES_CLOSED { Features::FDS.union(Features::EARLY_CLOSE) } else { Features::FDS };
 
 pub(super) fn open() -> io::Result<Box<dyn Backend + Send>> {
     Ok(Box::new(Poll::new()))
@@ -27,7 +30,7 @@ pub(super) fn open() -> io::Result<Box<dyn Backend + Send>> {
 pub struct Poll {
     table: Table,
     /// As long as the table's rows and in the same order.
-    fds: Vec<libc::pollfd>,
+    fds: Vec<PollFd>,
     start: usize,
 }
 
@@ -42,7 +45,7 @@ impl Poll {
     fn write(&mut self, at: usize) {
         let row = &self.table.rows()[at];
         let fd = if row.live.is_empty() { !row.number } else { row.number };
-        let entry = libc::pollfd { fd, events: events_of(row.live), revents: 0 };
+        let entry = PollFd::new(fd, row.live);
         match self.fds.get_mut(at) {
             Some(place) => *place = entry,
             None => self.fds.push(entry),
@@ -84,6 +87,13 @@ impl Backend for Poll {
         }
     }
 
+    fn rest(&mut self, fd: BorrowedFd<'_>, _spent: bool) {
+        if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
+            self.table.rest(at);
+            self.write(at);
+        }
+    }
+
     fn mute(&mut self, fd: BorrowedFd<'_>, _token: u64, _interest: Interest) {
         if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
             self.table.pause(at);
@@ -98,25 +108,22 @@ impl Backend for Poll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
-        let spec = timeout.map(timespec);
-        let at = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        let (fds, len) = (self.fds.as_mut_ptr(), self.fds.len());
-        // SAFETY: `fds` is `len` live, writable entries; `at` is null or a live timespec; a null mask is allowed.
-        let mut left = match cvt(unsafe { libc::ppoll(fds, len as libc::nfds_t, at, std::ptr::null()) }) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            other => other?,
-        };
+        while let Some(number) = self.table.next_resting() {
+            self.unwatch(FdNumber(number).as_fd());
+        }
+        let mut left = sys::poll(&mut self.fds, timeout)?;
+        let len = self.fds.len();
         if left == 0 {
             return Ok(());
         }
         self.start = if self.start + 1 < len { self.start + 1 } else { 0 };
         for i in (self.start..len).chain(0..self.start) {
-            let revents = self.fds[i].revents;
-            if revents == 0 {
+            let ready = self.fds[i].ready();
+            if ready.is_empty() {
                 continue;
             }
             let row = &self.table.rows()[i];
-            reports.push(Report { token: row.token, ready: ready_of(revents) });
+            reports.push(Report { token: row.token, ready });
             if row.mode == Mode::OneShot {
                 self.table.pause(i);
                 self.write(i);
@@ -140,36 +147,4 @@ impl Backend for Poll {
     fn make_pollable(&mut self) -> io::Result<()> {
         self.table.make_pollable()
     }
-}
-
-fn events_of(what: What) -> libc::c_short {
-    let mut bits = 0;
-    if what.contains(What::READ) {
-        bits |= libc::POLLIN;
-    }
-    if what.contains(What::WRITE) {
-        bits |= libc::POLLOUT;
-    }
-    if what.contains(What::CLOSED) {
-        bits |= libc::POLLRDHUP;
-    }
-    bits
-}
-
-/// libevent's mapping.
-fn ready_of(bits: libc::c_short) -> What {
-    let mut what = What::empty();
-    if bits & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
-        what |= What::READ | What::WRITE;
-    }
-    if bits & libc::POLLIN != 0 {
-        what |= What::READ;
-    }
-    if bits & libc::POLLOUT != 0 {
-        what |= What::WRITE;
-    }
-    if bits & libc::POLLRDHUP != 0 {
-        what |= What::CLOSED;
-    }
-    what
 }

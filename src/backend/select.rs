@@ -6,10 +6,11 @@
 //! - One closed fd in a set fails the whole wait with `EBADF` and does not say which. It is looked for, dropped, and the wait goes on; libevent's loop ends.
 //! - Readable includes hang-up and error, writable includes error. CLOSED has no equivalent: accepted, never reported.
 //! - Regular files are always ready.
+//! - On macOS and Solaris libc itself refuses numbers from `FD_SETSIZE` on with `EINVAL`, so they are refused when they are watched.
 //! - `select` counts microseconds and may change the timeout; `pselect` nanoseconds, and leaves it alone.
 
 use super::table::{Table, is_open};
-use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError, cvt, timespec};
+use super::{Backend, Entry, Features, Interest, Mode, Report, SELECT_LIMIT, WatchError, cvt, timespec};
 use evd_proto::What;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -128,6 +129,9 @@ impl Backend for Select {
             self.unwatch(fd);
             return Ok(());
         }
+        if SELECT_LIMIT.is_some_and(|limit| fd.as_raw_fd() >= limit) {
+            return Err(WatchError::Unsupported("select takes no numbers that high on this system"));
+        }
         self.table.set(fd, token, interest)?;
         self.write(fd.as_raw_fd(), interest.what);
         Ok(())
@@ -135,6 +139,13 @@ impl Backend for Select {
 
     fn unwatch(&mut self, fd: BorrowedFd<'_>) {
         self.remove(fd.as_raw_fd());
+    }
+
+    fn rest(&mut self, fd: BorrowedFd<'_>, _spent: bool) {
+        if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
+            self.table.rest(at);
+            self.write(fd.as_raw_fd(), What::empty());
+        }
     }
 
     fn mute(&mut self, fd: BorrowedFd<'_>, _token: u64, _interest: Interest) {
@@ -150,6 +161,9 @@ impl Backend for Select {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
+        while let Some(number) = self.table.next_resting() {
+            self.remove(number);
+        }
         let spec = timeout.map(timespec);
         let at = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         let mut left = loop {

@@ -318,6 +318,7 @@ impl Worker {
         self.vacate(id);
     }
 
+    #[allow(clippy::boxed_local, reason = "it comes boxed, and is small on some machines only")]
     fn open(&mut self, at: usize, opening: Box<Opening>, base: Base) {
         let Some(id) = self.seats[at].as_ref().map(|s| s.id) else { return };
         let mut wishes = std::mem::take(&mut self.wishes);

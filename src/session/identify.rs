@@ -51,7 +51,9 @@ fn parse(line: &str) -> Option<KernelEntry> {
 fn devices() -> &'static (Option<u64>, Option<u64>) {
     static DEVICES: OnceLock<(Option<u64>, Option<u64>)> = OnceLock::new();
     // stat's number packs major and minor otherwise than the kernel's own, which fdinfo prints.
-    let kernel = |dev: u64| u64::from(libc::major(dev)) << 20 | u64::from(libc::minor(dev));
+    let major = |dev: u64| dev >> 8 & 0xfff | dev >> 32 & 0xffff_f000;
+    let minor = |dev: u64| dev & 0xff | dev >> 12 & 0xffff_ff00;
+    let kernel = |dev: u64| major(dev) << 20 | minor(dev);
     DEVICES.get_or_init(|| {
         let socket = sys::socketpair().ok().and_then(|(a, _)| sys::identify(a.as_fd()).ok());
         let pipe = sys::pipe().ok().and_then(|(r, _)| sys::identify(r.as_fd()).ok());

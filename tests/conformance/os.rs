@@ -1,8 +1,9 @@
 //! The system calls that the cases need and std lacks.
 
+use evd_proto::sys;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 fn check(ret: libc::c_int) -> libc::c_int {
     assert!(ret >= 0, "{}", io::Error::last_os_error());
@@ -11,12 +12,8 @@ fn check(ret: libc::c_int) -> libc::c_int {
 
 /// The reading and the writing end of a pipe.
 pub fn pipe() -> (File, File) {
-    let mut ends = [0; 2];
-    // SAFETY: `ends` is room for two numbers.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) });
-    // SAFETY: the kernel has just made it; nobody else owns it.
-    let own = |number| File::from(unsafe { OwnedFd::from_raw_fd(number) });
-    (own(ends[0]), own(ends[1]))
+    let (r, w) = sys::pipe().unwrap();
+    (r.into(), w.into())
 }
 
 /// A dup of `fd` with a number of at least `least`.
@@ -29,8 +26,7 @@ pub fn dup_above(fd: BorrowedFd<'_>, least: i32) -> OwnedFd {
 
 /// Closes what `number` refers to and makes it refer to `fd`'s file, in one step.
 pub fn replace(number: &OwnedFd, fd: BorrowedFd<'_>) {
-    // SAFETY: `number` is owned by the caller and stays so.
-    check(unsafe { libc::dup3(fd.as_raw_fd(), number.as_raw_fd(), libc::O_CLOEXEC) });
+    sys::replace(number, fd).unwrap();
 }
 
 /// A number that is not open.
@@ -53,19 +49,20 @@ pub fn raise(signo: i32) {
 /// A TCP socket that is not connected yet.
 pub fn tcp_socket() -> OwnedFd {
     // SAFETY: socket takes three numbers.
-    let number = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) });
+    let number = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) });
     // SAFETY: the kernel has just made it; nobody else owns it.
-    unsafe { OwnedFd::from_raw_fd(number) }
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    sys::close_on_exec(fd.as_fd()).unwrap();
+    fd
 }
 
 /// Connects `fd` to a port of this machine.
 pub fn connect(fd: BorrowedFd<'_>, port: u16) {
-    let addr = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: port.to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
-        sin_zero: [0; 8],
-    };
+    // SAFETY: all zeroes is a valid sockaddr_in; some systems have its length in it, and don't look at it.
+    let mut addr: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    addr.sin_family = libc::AF_INET as libc::sa_family_t;
+    addr.sin_port = port.to_be();
+    addr.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
     let len = size_of_val(&addr) as libc::socklen_t;
     // SAFETY: `addr` is a live sockaddr_in of `len` bytes.
     check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const addr).cast(), len) });

@@ -216,7 +216,8 @@ impl Fds {
 }
 
 fn replace(old: &File, new: &OwnedFd) {
-    // SAFETY: dup3 takes numbers; `old` stays open under its own.
-    let done = unsafe { libc::dup3(new.as_fd().as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) };
+    // SAFETY: dup2 takes numbers; `old` stays open under its own.
+    let done = unsafe { libc::dup2(new.as_raw_fd(), old.as_raw_fd()) };
     assert_eq!(done, old.as_raw_fd());
+    evd_proto::sys::close_on_exec(old.as_fd()).unwrap();
 }

@@ -26,7 +26,7 @@ impl Calls for Devpoll {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: `limit` is live and writable.
         check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }).map_err(fault)?;
-        if changes.len() as u64 > limit.rlim_cur {
+        if changes.len() > usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) {
             return Err(fault(libc::EINVAL));
         }
         for PollEntry { number, events } in changes {

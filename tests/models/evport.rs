@@ -2,7 +2,7 @@
 //!
 //! An event is queued once, with what was so then, and is delivered however old it is.
 
-use super::{Set, fault, identity, look_for, sleep_on};
+use super::{Identity, Set, fault, identity, look_for, sleep_on};
 use evd::backend::evport::Calls;
 use evd_proto::sys::Wake;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 struct Association {
     events: libc::c_short,
-    identity: (u64, u64, u32),
+    identity: Identity,
 }
 
 /// An event port.

@@ -3,7 +3,7 @@
 //! Two epolls, as epoll has one entry a number and kqueue one for each filter; a third around them is the kqueue's own fd. What epoll says is looked at again by
 //! the rules of the filters: a new socket is hung up for Linux and not for a BSD.
 
-use super::{Set, identity, look, sleep_on};
+use super::{Identity, Set, identity, look, sleep_on};
 use evd::backend::kqueue::{Calls, Filter, Flags, Kevent};
 use evd_proto::sys::Wake;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ type Key = (RawFd, Filter);
 struct Knote {
     shape: Flags,
     enabled: bool,
-    identity: (u64, u64, u32),
+    identity: Identity,
     /// epoll refuses it: a vnode, ready until its end.
     vnode: bool,
 }

@@ -12,9 +12,27 @@ pub use devpoll::Devpoll;
 pub use evport::Port;
 pub use kqueue::Kqueue;
 
+use evd::backend::devpoll::Devpoll as DevpollMethod;
+use evd::backend::evport::Evport;
+use evd::backend::kqueue::Kqueue as KqueueMethod;
+use evd::backend::{Backend, Epoll};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
+
+/// What is not in the table of methods here: other systems' methods over models of their kernels, and a variant.
+pub const NAMES: [&str; 4] = ["epoll with timerfd", "kqueue (model)", "evport (model)", "devpoll (model)"];
+
+/// One of [`NAMES`].
+pub fn open(name: &str) -> Option<Box<dyn Backend + Send>> {
+    Some(match name {
+        "epoll with timerfd" => Box::new(Epoll::with_timerfd().unwrap()),
+        "kqueue (model)" => Box::new(KqueueMethod::on(Kqueue::new())),
+        "evport (model)" => Box::new(Evport::on(Port::new())),
+        "devpoll (model)" => Box::new(DevpollMethod::on(Devpoll::new())),
+        _ => return None,
+    })
+}
 
 /// `errno` of a failed call.
 pub fn check(ret: libc::c_int) -> Result<libc::c_int, i32> {
@@ -71,7 +89,7 @@ pub fn sleep_on(fds: &mut [libc::pollfd], deadline: Option<Instant>) -> Result<u
     let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
     let left = left.map(|t: Duration| libc::timespec {
         tv_sec: t.as_secs().min(1 << 30) as libc::time_t,
-        tv_nsec: t.subsec_nanos().into(),
+        tv_nsec: t.subsec_nanos() as libc::c_long,
     });
     let at = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let (fds, len) = (fds.as_mut_ptr(), fds.len() as libc::nfds_t);
@@ -85,10 +103,13 @@ pub fn fault(errno: i32) -> io::Error {
 }
 
 /// What tells one open file from another that has come to its number; `None` if it is not open.
-pub fn identity(number: RawFd) -> Option<(u64, u64, u32)> {
+pub fn identity(number: RawFd) -> Option<Identity> {
     // SAFETY: all zeroes is a valid stat.
     let mut st: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: `st` is room for one.
     check(unsafe { libc::fstat(number, &mut st) }).ok()?;
     Some((st.st_dev, st.st_ino, st.st_mode & libc::S_IFMT))
 }
+
+/// Device, inode and type of a file.
+pub type Identity = (libc::dev_t, libc::ino_t, libc::mode_t);

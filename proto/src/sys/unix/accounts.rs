@@ -50,7 +50,7 @@ pub fn group_id(name: &str) -> Option<u32> {
     })
 }
 
-/// The user that the kernel shows for all whom our user namespace does not know.
+/// The user that the kernel shows for all whom our user namespace does not know; 65,534 where it does not say.
 ///
 /// Source: user_namespaces(7), `/proc/sys/kernel/overflowuid`.
 pub fn overflow_uid() -> u32 {

@@ -1,6 +1,6 @@
 //! What an fd refers to, limits on fds, and numbers that are reserved for life.
 
-use super::cvt;
+use super::{cvt, fresh, system};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -61,6 +61,8 @@ impl FileId {
 ///
 /// # Errors
 /// `EBADF` if `fd` is not open.
+///
+/// Only Linux tells nameless files apart; elsewhere they are pipes or sockets, or [`FileKind::Other`].
 ///
 /// Source: fstat(2), proc(5) on `/proc/self/fd`.
 pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
@@ -136,6 +138,25 @@ impl AsFd for FdNumber {
     }
 }
 
+/// Marks `fd` as closed on exec.
+///
+/// # Errors
+/// `EBADF`.
+///
+/// Source: fcntl(2).
+pub fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_SETFD takes a number.
+    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+}
+
+/// Makes the open file of `fd` non-blocking, for everybody who shares it.
+pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL takes no pointer.
+    let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: F_SETFL takes a number.
+    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
 /// Keeps one fd number in reserve, so that there is one when the limit is reached.
 ///
 /// # Errors
@@ -151,9 +172,7 @@ pub fn reserve_fd() -> io::Result<OwnedFd> {
 ///
 /// Source: dup3(2).
 pub fn replace(old: &OwnedFd, new: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: dup3 takes numbers; `old` is owned by the caller and stays open, under the same number.
-    cvt(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) })?;
-    Ok(())
+    fresh::duplicate_onto(new.as_raw_fd(), old.as_raw_fd())
 }
 
 /// A pipe: its reading and its writing end, blocking, closed on exec.
@@ -163,10 +182,7 @@ pub fn replace(old: &OwnedFd, new: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// Source: pipe2(2).
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: `ends` is room for two numbers.
-    cvt(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    Ok((own(ends[0]), own(ends[1])))
+    fresh::pipe()
 }
 
 /// One fd number reserved for life.
@@ -211,10 +227,9 @@ impl Slot {
 
     fn put(&self, fd: RawFd) -> io::Result<()> {
         loop {
-            // SAFETY: both numbers are owned by `self` or borrowed for this call; dup3 replaces what `number` refers to, and `number` stays owned.
-            match cvt(unsafe { libc::dup3(fd, self.number.as_raw_fd(), libc::O_CLOEXEC) }) {
+            match fresh::duplicate_onto(fd, self.number.as_raw_fd()) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => continue,
-                other => return other.map(drop),
+                other => return other,
             }
         }
     }
@@ -227,13 +242,26 @@ impl Slot {
 ///
 /// Source: getrlimit(2).
 pub fn raise_open_files() -> io::Result<u64> {
-    let mut lim = open_file_limit()?;
-    if lim.rlim_cur < lim.rlim_max {
-        lim.rlim_cur = lim.rlim_max;
-        // SAFETY: `lim` is a live rlimit for the call.
-        cvt(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &lim) })?;
+    let old = open_file_limit()?;
+    // macOS has no hard limit and takes no more than OPEN_MAX, which is this, for it.
+    for most in [old.rlim_max, old.rlim_max.min(10_240)] {
+        if most <= old.rlim_cur {
+            break;
+        }
+        let new = libc::rlimit { rlim_cur: most, ..old };
+        // SAFETY: `new` is a live rlimit for the call.
+        match cvt(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &new) }) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => continue,
+            other => return other.map(|_| count(most)),
+        }
     }
-    Ok(lim.rlim_cur)
+    Ok(count(old.rlim_cur))
+}
+
+/// A limit's type differs between systems.
+#[allow(clippy::unnecessary_cast)]
+fn count(limit: libc::rlim_t) -> u64 {
+    limit as u64
 }
 
 fn open_file_limit() -> io::Result<libc::rlimit> {
@@ -258,9 +286,9 @@ pub fn most_epoll_entries() -> Option<u64> {
 
 /// The soft limit on open files, and how many are open now (0 where it can't be known).
 pub fn open_files() -> (u64, usize) {
-    let limit = open_file_limit().map(|l| l.rlim_cur).unwrap_or(1024);
+    let limit = open_file_limit().map_or(1024, |l| count(l.rlim_cur));
     // The directory itself is open while it is read.
-    let open = std::fs::read_dir("/proc/self/fd").map(|d| d.count().saturating_sub(1)).unwrap_or(0);
+    let open = std::fs::read_dir(system::FD_DIRECTORY).map(|d| d.count().saturating_sub(1)).unwrap_or(0);
     (limit, open)
 }
 
@@ -285,7 +313,7 @@ impl FileLock {
     /// # Errors
     /// What opening the file gave.
     ///
-    /// Source: flock(2).
+    /// Source: flock(2); fcntl(2) on Solaris.
     pub fn take(path: &Path) -> io::Result<Option<FileLock>> {
         use std::os::unix::fs::OpenOptionsExt;
         let file = File::options()
@@ -296,9 +324,8 @@ impl FileLock {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(path)?;
-        // SAFETY: flock takes a number and flags; `file` is open for the call.
-        match cvt(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-            Ok(_) => Ok(Some(FileLock(file))),
+        match system::lock(&file) {
+            Ok(()) => Ok(Some(FileLock(file))),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
         }

@@ -1,8 +1,9 @@
 //! Noticing a fork without asking for the pid at every call.
 //!
-//! A page that the kernel wipes in the child (`MADV_WIPEONFORK`, Linux 4.14) holds the process's generation; 0 means "wiped: I am a new child".
+//! A page that the kernel wipes in the child (`MADV_WIPEONFORK` of Linux 4.14, `INHERIT_ZERO` of the BSDs) holds the process's generation; 0 means "wiped: I am a new child".
 //! The check is one load. A counter in ordinary memory, which the child inherits, makes each generation greater than all of its ancestors'.
 
+use super::system;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,13 +16,13 @@ static PAGE: OnceLock<Page> = OnceLock::new();
 
 enum Page {
     Wiped(&'static AtomicU64),
-    /// The kernel has no MADV_WIPEONFORK: the pid is asked for each time.
+    /// The kernel wipes nothing: the pid is asked for each time.
     Pid,
 }
 
 /// The generation of the calling process.
 ///
-/// Source: madvise(2).
+/// Source: madvise(2), minherit(2).
 #[inline]
 pub fn generation() -> Generation {
     if let Some(Page::Wiped(cell)) = PAGE.get() {
@@ -58,7 +59,7 @@ fn map_page() -> Page {
             std::ptr::null_mut(),
             size,
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            libc::MAP_PRIVATE | libc::MAP_ANON,
             -1,
             0,
         )
@@ -66,8 +67,8 @@ fn map_page() -> Page {
     if at == libc::MAP_FAILED {
         return Page::Pid;
     }
-    // SAFETY: `at` is the start of the mapping made above, which is never unmapped.
-    if unsafe { libc::madvise(at, size, libc::MADV_WIPEONFORK) } != 0 {
+    // SAFETY: `at` is the start of the mapping made above, which is nobody else's.
+    if !unsafe { system::wipe_in_children(at, size) } {
         return Page::Pid;
     }
     // SAFETY: the mapping is page aligned, zeroed, writable, lives as long as the process, and is only ever used as this atomic.

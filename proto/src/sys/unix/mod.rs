@@ -1,10 +1,19 @@
 //! The Unix systems. Everything takes borrowed fds and returns owned ones.
+//!
+//! What each system has in its own way is one file under `system`; a system without one is not supported. `fresh`, `poll`, `timer` and `wake` have two
+//! ways each.
 
 mod accounts;
+#[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"))]
+#[path = "system/bsd.rs"]
+mod bsd;
 mod clock;
 mod counted;
 mod file;
 mod fork;
+#[cfg_attr(target_vendor = "apple", path = "fresh/after.rs")]
+#[cfg_attr(not(target_vendor = "apple"), path = "fresh/at_once.rs")]
+mod fresh;
 mod notify;
 mod parcel;
 mod poll;
@@ -12,23 +21,35 @@ mod process;
 mod signals;
 mod socket;
 mod spawn;
+#[cfg_attr(target_os = "linux", path = "system/linux.rs")]
+#[cfg_attr(target_os = "freebsd", path = "system/freebsd.rs")]
+#[cfg_attr(target_os = "netbsd", path = "system/netbsd.rs")]
+#[cfg_attr(target_os = "openbsd", path = "system/openbsd.rs")]
+#[cfg_attr(target_vendor = "apple", path = "system/apple.rs")]
+#[cfg_attr(any(target_os = "illumos", target_os = "solaris"), path = "system/solaris.rs")]
+mod system;
+#[cfg_attr(target_os = "linux", path = "timer/timerfd.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "timer/none.rs")]
 mod timer;
+#[cfg_attr(target_os = "linux", path = "wake/eventfd.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "wake/pipe.rs")]
 mod wake;
 
 pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use file::{
-    FdNumber, FileId, FileKind, FileLock, Slot, duplicate, identify, is_always_ready, most_epoll_entries,
-    most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
+    FdNumber, FileId, FileKind, FileLock, Slot, close_on_exec, duplicate, identify, is_always_ready,
+    most_epoll_entries, most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd,
+    restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
 pub use parcel::{enlarge_send_buffer, memfd, peek_from_start, peek_next};
-pub use poll::{PollFd, poll};
+pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
-    ProcessState, current_tid, effective_ids, exec_with_fds, process_state, resident_bytes, send_signal,
-    thread_name,
+    ProcessState, current_tid, effective_ids, exec_with_fds, is_privileged, process_state, resident_bytes,
+    send_signal, thread_name,
 };
 pub use signals::{
     SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
@@ -45,8 +66,12 @@ use std::io;
 
 /// errno of a send whose fds would be too many in flight for this user (about RLIMIT_NOFILE). Source: unix(7), ETOOMANYREFS.
 pub const TOO_MANY_IN_FLIGHT: i32 = libc::ETOOMANYREFS;
+/// Where the system keeps the files of what runs: `/run` on Linux, `/var/run` elsewhere.
+pub const RUN_DIRECTORY: &str = system::RUN_DIRECTORY;
 /// errno of a number that is not an open file. Source: errno(3), EBADF.
 pub const BAD_FD: i32 = libc::EBADF;
+
+use file::set_nonblocking;
 
 /// Turns the return value of a system call into a `Result`: a negative one reads `errno`.
 ///

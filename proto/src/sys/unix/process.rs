@@ -1,6 +1,6 @@
 //! Other processes, and this one: states, ids, exec with passed fds.
 
-use super::cvt;
+use super::{cvt, system};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,7 +21,7 @@ pub enum ProcessState {
     Unknown,
 }
 
-/// Asks /proc for the state of thread `tid` of process `pid`. Costs the asked process nothing.
+/// Asks /proc for the state of thread `tid` of process `pid`. Costs the asked process nothing. Where there is no /proc as Linux has it only [`ProcessState::Gone`] is known.
 ///
 /// Source: proc_pid_stat(5).
 pub fn process_state(pid: i32, tid: i32) -> ProcessState {
@@ -47,19 +47,25 @@ pub fn process_state(pid: i32, tid: i32) -> ProcessState {
     }
 }
 
-/// The name of thread `tid` of process `pid`, if it can be seen from here.
+/// The name of thread `tid` of process `pid`, if it can be seen from here; on Linux only.
 ///
 /// Source: proc_pid_comm(5).
 pub fn thread_name(pid: i32, tid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok().map(|s| s.trim_end().to_owned())
 }
 
-/// The thread id of the caller.
+/// The thread id of the caller; where a thread's state can't be asked for, the id of the process.
 ///
 /// Source: gettid(2).
 pub fn current_tid() -> i32 {
-    // SAFETY: takes nothing, can't fail.
-    unsafe { libc::gettid() }
+    system::thread_id()
+}
+
+/// Whether this process runs with more rights than who started it, so that its environment is not to be trusted.
+///
+/// Source: getauxval(3), issetugid(2).
+pub fn is_privileged() -> bool {
+    system::is_privileged()
 }
 
 /// The effective user and group of this process.
@@ -80,7 +86,7 @@ pub fn send_signal(pid: i32, signo: i32) -> io::Result<()> {
     cvt(unsafe { libc::kill(pid, signo) }).map(drop)
 }
 
-/// The resident memory of process `pid` in bytes: all of it, and the part that is its own anonymous memory.
+/// The resident memory of process `pid` in bytes: all of it, and the part that is its own anonymous memory; on Linux only.
 ///
 /// Source: proc_pid_status(5), `VmRSS` and `RssAnon`.
 pub fn resident_bytes(pid: u32) -> Option<(u64, u64)> {

@@ -1,10 +1,10 @@
 //! Signals of this process, counted for every base that asked.
 //!
 //! The handler itself belongs to signal-hook-registry, which lets any number of owners share a signal. What runs in it adds to an atomic counter
-//! and writes to an eventfd, in this order: the reader drains the eventfd first and the counters after, so nothing that was counted is ever
+//! and wakes an fd, in this order: the reader drains the wake-up first and the counters after, so nothing that was counted is ever
 //! without a wake-up. When the last owner of a signal leaves, what the process did with that signal before comes back, as libevent does it.
 
-use super::{Generation, Wake, cvt, generation};
+use super::{Generation, Wake, cvt, generation, system};
 use signal_hook_registry::SigId;
 use std::collections::BTreeMap;
 use std::io;
@@ -80,18 +80,18 @@ impl Signals {
         let shared = Arc::clone(&self.shared);
         let mine = generation();
         let before = if owners.contains_key(&signo) { None } else { Some(action(signo, None)?) };
-        // SAFETY: what runs in the handler only loads and stores atomics (or asks for the pid) and writes to an eventfd, all async-signal-safe; it
+        // SAFETY: what runs in the handler only loads and stores atomics (or asks for the pid) and writes to a wake-up, all async-signal-safe; it
         // neither allocates nor locks nor panics: `generation` was asked above, so its page is there. `shared` is kept alive by the registry until it is unregistered.
         let id = unsafe {
             signal_hook_registry::register_sigaction(signo, move |info| {
-                // In the child of a fork the eventfd is the parent's.
+                // In the child of a fork the wake-up is the parent's.
                 if generation() != mine {
                     return;
                 }
                 let cell = &shared.each[signo as usize];
                 cell.code.store(info.si_code, Ordering::Relaxed);
                 // From the kernel these fields hold something else (SIGCHLD's child is welcome, a fault's address is not).
-                if info.si_code <= 0 || signo == libc::SIGCHLD {
+                if system::sent_by_process(info.si_code) || signo == libc::SIGCHLD {
                     let (pid, uid) = sender(info);
                     cell.pid.store(pid, Ordering::Relaxed);
                     cell.uid.store(uid, Ordering::Relaxed);
@@ -222,10 +222,15 @@ pub fn ignore_daemon_scope() -> io::Result<()> {
         .try_for_each(|s| action(s, Some(&ignore)).map(drop))
 }
 
-/// Whether evd may pass this signal of its own on to clients: USR1, USR2, WINCH and the real-time ones.
+/// Whether evd may pass this signal of its own on to clients: USR1, USR2, WINCH and the real-time ones, where there are some below 65 (not on macOS, FreeBSD, OpenBSD).
 pub fn daemon_scope_allowed(signo: i32) -> bool {
-    matches!(signo, libc::SIGUSR1 | libc::SIGUSR2 | libc::SIGWINCH)
-        || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signo)
+    matches!(signo, libc::SIGUSR1 | libc::SIGUSR2 | libc::SIGWINCH) || real_time_signals().contains(&signo)
+}
+
+/// Empty where there are none that evd can count.
+fn real_time_signals() -> std::ops::RangeInclusive<i32> {
+    let (first, last) = system::real_time_signals().unwrap_or((1, 0));
+    first..=last
 }
 
 const NAMES: &[(&str, i32)] = &[
@@ -260,11 +265,11 @@ pub fn signal_name(signo: i32) -> String {
     if let Some((name, _)) = NAMES.iter().find(|(_, n)| *n == signo) {
         return (*name).to_owned();
     }
-    let min = libc::SIGRTMIN();
+    let real_time = real_time_signals();
     match signo {
-        n if n == min => "RTMIN".to_owned(),
-        n if n > min && n <= libc::SIGRTMAX() => format!("RTMIN+{}", n - min),
-        n => n.to_string(),
+        n if !real_time.contains(&n) => n.to_string(),
+        n if n == *real_time.start() => "RTMIN".to_owned(),
+        n => format!("RTMIN+{}", n - real_time.start()),
     }
 }
 
@@ -276,7 +281,8 @@ pub fn signal_number(name: &str) -> Option<i32> {
     }
     if let Some(rest) = bare.strip_prefix("RTMIN") {
         let plus = if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse::<i32>().ok()? };
-        return Some(libc::SIGRTMIN() + plus).filter(|n| *n <= libc::SIGRTMAX());
+        let real_time = real_time_signals();
+        return real_time.start().checked_add(plus).filter(|n| real_time.contains(n));
     }
     bare.parse().ok().filter(|n| is_signal(*n))
 }
@@ -314,7 +320,7 @@ mod tests {
 
     #[test]
     fn names_and_numbers_agree() {
-        for signo in (1..=31).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+        for signo in (1..=31).chain(real_time_signals()) {
             assert_eq!(signal_number(&signal_name(signo)), Some(signo));
         }
         assert_eq!(signal_number("SIGUSR1"), Some(libc::SIGUSR1));

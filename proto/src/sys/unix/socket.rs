@@ -1,10 +1,10 @@
 //! Unix stream sockets, and fds passed over them.
 //!
-//! Rules of SCM_RIGHTS that this file keeps: always `sendmsg`/`recvmsg` (a plain `read` drops fds silently), always MSG_CMSG_CLOEXEC, room for 253
+//! Rules of SCM_RIGHTS that this file keeps: always `sendmsg`/`recvmsg` (a plain `read` drops fds silently), always closed on exec, room for 253
 //! fds, all of what came is owned before anything is looked at, never MSG_PEEK.
 
 use super::file::own;
-use super::{FileLock, cvt, cvt_size};
+use super::{FileLock, close_on_exec, cvt, cvt_size, fresh, set_nonblocking, system};
 use crate::sys::MAX_FDS;
 use std::io;
 use std::mem::MaybeUninit;
@@ -30,14 +30,6 @@ pub struct Received {
     pub len: usize,
     /// The kernel could not hand over all fds that came (`MSG_CTRUNC`); those that it could are owned by the caller.
     pub fds_lost: bool,
-}
-
-fn socket() -> io::Result<OwnedFd> {
-    // SAFETY: socket takes no pointers; the result is a new fd.
-    cvt(unsafe {
-        libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
-    })
-    .map(own)
 }
 
 fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
@@ -69,7 +61,7 @@ fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
 /// Source: unix(7), connect(2).
 pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     let (addr, len) = address(path)?;
-    let fd = socket()?;
+    let fd = fresh::stream_socket()?;
     // SAFETY: `addr` is a valid sockaddr_un of `len` bytes for the call.
     cvt(unsafe { libc::connect(fd.as_raw_fd(), (&raw const addr).cast(), len) })?;
     Ok(fd)
@@ -80,11 +72,7 @@ pub fn connect(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// `EMFILE`, `ENFILE`.
 pub fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut pair = [0; 2];
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: `pair` is room for two numbers.
-    cvt(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) })?;
-    Ok((own(pair[0]), own(pair[1])))
+    fresh::stream_pair()
 }
 
 /// Sends `bytes`, with `fds` attached to them, in one call. Never raises SIGPIPE.
@@ -176,7 +164,7 @@ pub(super) fn receive(
     let len = loop {
         // SAFETY: `msg` points to `iov`, `buf` and `room`, writable for the call.
         match cvt_size(unsafe {
-            libc::recvmsg(from.as_raw_fd(), &mut msg, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT | flags)
+            libc::recvmsg(from.as_raw_fd(), &mut msg, system::RECV_CLOEXEC | libc::MSG_DONTWAIT | flags)
         }) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             other => break other?,
@@ -198,7 +186,11 @@ pub(super) fn receive(
                 let number = unsafe { data.add(i) };
                 // SAFETY: as above; it may be unaligned.
                 let fd = unsafe { number.read_unaligned() };
-                fds.push(own(fd));
+                let fd = own(fd);
+                if system::RECV_CLOEXEC == 0 {
+                    close_on_exec(fd.as_fd())?;
+                }
+                fds.push(fd);
             }
         }
         if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_CREDENTIALS {
@@ -214,71 +206,58 @@ pub(super) fn receive(
     Ok(Received { len, fds_lost: msg.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
-/// Who connected `fd`.
+/// Who connected `fd`. The process is 0 where the kernel does not tell it.
 ///
 /// # Errors
 /// `ENOTSOCK`, `ENOTCONN`.
 ///
-/// Source: unix(7), SO_PEERCRED.
+/// Source: SO_PEERCRED in unix(7) and getsockopt(2) of OpenBSD, LOCAL_PEERCRED and LOCAL_PEEREID in unix(4), getpeerucred(3C).
 pub fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
-    let mut cred = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    option(fd, libc::SO_PEERCRED, std::slice::from_mut(&mut cred))?;
-    Ok(Peer { pid: cred.pid, uid: cred.uid, gid: cred.gid })
+    system::peer(fd)
 }
 
-/// A pidfd of the process that connected `fd`: it is readable when that has ended, also if a child of it still has the socket. `None`: it is gone
-/// already, or the kernel can't tell.
+/// What becomes readable when the process that connected `fd` has ended, also if a child of it still has the socket. `None`: it is gone already, or the
+/// kernel can't tell.
 ///
-/// Source: SO_PEERPIDFD, Linux 6.5.
+/// Source: SO_PEERPIDFD, Linux 6.5. On Linux only.
 pub fn peer_process(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let mut number = [-1 as RawFd];
-    option(fd, libc::SO_PEERPIDFD, &mut number).ok()?;
-    // It is closed on exec, as all pidfds are.
-    (number[0] >= 0).then(|| own(number[0]))
+    system::peer_process(fd)
 }
 
-/// How much of what was sent on `fd` its peer has not read, in bytes of the kernel's memory. 0: it has read all.
+/// How much of what was sent on `fd` its peer has not read, in bytes of the kernel's memory. 0: it has read all, or the kernel can't tell.
 ///
 /// # Errors
 /// `ENOTTY`, `EINVAL`: not such a socket.
 ///
-/// Source: unix(7), SIOCOUTQ.
+/// Source: unix(7), SIOCOUTQ. On Linux only: elsewhere what is sent is the reader's at once.
 pub fn unread_by_peer(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the request writes one int, which `bytes` is.
-    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) })?;
-    Ok(bytes.max(0) as usize)
+    system::unread_by_peer(fd)
 }
 
-/// The supplementary groups of who connected `fd`.
+/// The supplementary groups of who connected `fd`: at most 16 on FreeBSD and macOS, only the effective one on NetBSD and OpenBSD.
 ///
 /// # Errors
 /// `ENOTSOCK`, or `ERANGE` if there are more than 65,536.
 ///
-/// Source: SO_PEERGROUPS, Linux 4.13.
+/// Source: as [`peer`]; SO_PEERGROUPS of Linux 4.13.
 pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    let mut groups = vec![0u32; 64];
-    loop {
-        match option(fd, libc::SO_PEERGROUPS, &mut groups) {
-            Ok(n) => {
-                groups.truncate(n);
-                return Ok(groups);
-            }
-            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && groups.len() < 65_536 => {
-                groups = vec![0; groups.len() * 32]
-            }
-            Err(e) => return Err(e),
-        }
-    }
+    system::peer_groups(fd)
 }
 
 /// Reads a socket option into `into`; returns how many elements were written.
-fn option<T: Copy>(fd: BorrowedFd<'_>, name: libc::c_int, into: &mut [T]) -> io::Result<usize> {
+///
+/// # Safety
+/// Every bit pattern is a valid `T`.
+pub(super) unsafe fn option<T: Copy>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    into: &mut [T],
+) -> io::Result<usize> {
     let mut len = size_of_val(into) as libc::socklen_t;
-    // SAFETY: `into` is `len` writable bytes of plain data for which every bit pattern is valid (ucred, integers).
-    cvt(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, into.as_mut_ptr().cast(), &mut len)
-    })?;
+    let at = into.as_mut_ptr().cast();
+    // SAFETY: `at` is `len` writable bytes, and whatever comes is valid, as the caller promises.
+    cvt(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, at, &mut len) })?;
     Ok(len as usize / size_of::<T>())
 }
 
@@ -304,16 +283,12 @@ impl Listener {
     /// # Errors
     /// `WouldBlock`: none is waiting. `EMFILE`, `ENFILE`: out of fds, and the connection still waits. `ECONNABORTED`.
     ///
-    /// Source: accept4(2).
+    /// Source: accept4(2), accept(2).
     pub fn accept(&self) -> io::Result<OwnedFd> {
         loop {
-            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-            // SAFETY: null address and length are allowed.
-            match cvt(unsafe {
-                libc::accept4(self.fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
-            }) {
+            match fresh::accept(self.fd.as_fd()) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                other => return other.map(own),
+                other => return other,
             }
         }
     }
@@ -385,7 +360,7 @@ pub fn listen(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<Listener> 
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    let fd = socket()?;
+    let fd = fresh::stream_socket()?;
     let _ = std::fs::remove_file(&temporary);
     // SAFETY: `addr` is a valid sockaddr_un of `len` bytes for the call.
     cvt(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len) })?;
@@ -414,10 +389,8 @@ pub fn adopt_listener(fd: RawFd) -> io::Result<Listener> {
     if !is_listening_unix(fd.as_fd()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening Unix stream socket"));
     }
-    // SAFETY: F_GETFL takes no pointer.
-    let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: F_SETFL takes a number. The socket is ours alone: the service manager only keeps it.
-    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    // The socket is ours alone: the service manager only keeps it.
+    set_nonblocking(fd.as_fd())?;
     Ok(Listener { fd, path: None, _lock: None })
 }
 
@@ -425,11 +398,19 @@ pub fn adopt_listener(fd: RawFd) -> io::Result<Listener> {
 pub fn is_listening_unix(fd: BorrowedFd<'_>) -> bool {
     let ask = |name| {
         let mut value = [0 as libc::c_int];
-        option(fd, name, &mut value).map(|_| value[0]).unwrap_or(-1)
+        // SAFETY: a number.
+        unsafe { option(fd, libc::SOL_SOCKET, name, &mut value) }.map(|_| value[0]).unwrap_or(-1)
     };
-    ask(libc::SO_DOMAIN) == libc::AF_UNIX
+    // SAFETY: all zeroes is a valid sockaddr_un.
+    let mut addr: libc::sockaddr_un = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut len = size_of_val(&addr) as libc::socklen_t;
+    // SAFETY: `addr` is `len` writable bytes; a longer address is cut.
+    let named = cvt(unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut addr).cast(), &mut len) });
+    // Some systems say nothing but 0 and 1, others the option's own bit.
+    named.is_ok()
+        && addr.sun_family == libc::AF_UNIX as libc::sa_family_t
         && ask(libc::SO_TYPE) == libc::SOCK_STREAM
-        && ask(libc::SO_ACCEPTCONN) == 1
+        && ask(libc::SO_ACCEPTCONN) > 0
 }
 
 #[cfg(test)]

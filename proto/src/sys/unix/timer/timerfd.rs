@@ -1,7 +1,6 @@
 //! Timers that are fds, on the clocks that the loops have no timers for.
 
-use super::cvt;
-use super::file::own;
+use crate::sys::unix::{cvt, file::own};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -15,7 +14,9 @@ pub enum TimerClock {
     Boot,
 }
 
-/// A timer that becomes readable when it is due. Source: timerfd_create(2).
+/// A timer that becomes readable when it is due. On Linux only; elsewhere there is none.
+///
+/// Source: timerfd_create(2).
 #[derive(Debug)]
 pub struct TimerFd(OwnedFd);
 

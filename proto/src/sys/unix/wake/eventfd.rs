@@ -1,6 +1,6 @@
 //! A wake-up from another thread, or from a signal handler: an eventfd.
 
-use super::{cvt, file::own};
+use crate::sys::unix::{cvt, file::own, system};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -23,9 +23,8 @@ impl Wake {
 
     /// Makes it readable. Async-signal-safe; leaves `errno` as it was.
     pub fn notify(&self) {
-        // SAFETY: errno's address is valid in every thread.
-        let at = unsafe { libc::__errno_location() };
-        // SAFETY: `at` is valid, see above; a handler must leave errno as it found it.
+        let at = system::errno_location();
+        // SAFETY: errno's address is valid in the calling thread; a handler must leave errno as it found it.
         let saved = unsafe { *at };
         let one = 1u64;
         // SAFETY: `one` is 8 readable bytes; write is async-signal-safe. EAGAIN means that it is readable already.

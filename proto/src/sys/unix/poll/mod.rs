@@ -1,6 +1,13 @@
 //! `poll(2)` over borrowed fds: one look at many files, without registering anything.
 
-use super::cvt;
+#[cfg_attr(any(target_vendor = "apple", target_os = "illumos", target_os = "solaris"), path = "coarse.rs")]
+#[cfg_attr(
+    not(any(target_vendor = "apple", target_os = "illumos", target_os = "solaris")),
+    path = "precise.rs"
+)]
+mod wait;
+
+use super::system;
 use crate::sys::What;
 use std::io;
 use std::os::fd::RawFd;
@@ -22,7 +29,7 @@ impl PollFd {
             events |= libc::POLLOUT;
         }
         if what.contains(What::CLOSED) {
-            events |= libc::POLLRDHUP;
+            events |= system::POLLRDHUP;
         }
         PollFd(libc::pollfd { fd, events, revents: 0 })
     }
@@ -43,7 +50,8 @@ impl PollFd {
         if r & libc::POLLOUT != 0 {
             what |= What::WRITE;
         }
-        if r & libc::POLLRDHUP != 0 {
+        #[allow(clippy::bad_bit_mask, reason = "it is 0 where there is none")]
+        if r & system::POLLRDHUP != 0 {
             what |= What::CLOSED;
         }
         what
@@ -62,31 +70,25 @@ impl std::fmt::Debug for PollFd {
     }
 }
 
-/// Looks at all of `fds`; blocks for at most `timeout` (`None` = for ever), rounded up to a millisecond. Returns how many are ready; a signal that
-/// interrupts counts as none.
+/// Whether [`poll`] tells that a peer has closed its half: CLOSED is never found elsewhere.
+pub const POLL_SEES_CLOSED: bool = system::POLLRDHUP != 0;
+
+/// Looks at all of `fds`; blocks for at most `timeout` (`None` = for ever), rounded up to what the system counts: nanoseconds, on macOS and Solaris milliseconds.
+/// Returns how many are ready; a signal that interrupts counts as none.
 ///
 /// # Errors
 /// `EINVAL` if there are more entries than the limit on open files, `ENOMEM`.
 ///
-/// Source: poll(2).
+/// Source: poll(2), ppoll(2).
 pub fn poll(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
-    let ms = match timeout {
-        None => -1,
-        Some(t) => {
-            let ms = t
-                .as_secs()
-                .saturating_mul(1000)
-                .saturating_add(u64::from(t.subsec_nanos().div_ceil(1_000_000)));
-            ms.min(i32::MAX as u64) as i32
-        }
-    };
-    // SAFETY: `PollFd` is a transparent pollfd, and the slice is live and writable for the call.
-    match cvt(unsafe { libc::poll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, ms) }) {
-        Ok(n) => Ok(n as usize),
+    let (at, len) = (fds.as_mut_ptr().cast::<libc::pollfd>(), fds.len());
+    // SAFETY: `PollFd` is a transparent pollfd, and the slice is borrowed for as long as this one is used.
+    let plain = unsafe { std::slice::from_raw_parts_mut(at, len) };
+    match wait::wait(plain, timeout) {
         Err(e) if e.kind() == io::ErrorKind::Interrupted => {
             fds.iter_mut().for_each(|f| f.0.revents = 0);
             Ok(0)
         }
-        Err(e) => Err(e),
+        other => other,
     }
 }
