@@ -2,7 +2,7 @@
 
 use super::builder::Daemon;
 use super::error::Error;
-use super::log;
+use super::{keeper, log};
 use clap::{Parser, ValueEnum};
 use evd_proto::path;
 use std::ffi::OsString;
@@ -54,6 +54,12 @@ pub struct Args {
     /// Keep what evd does not need once it runs: exec, mount and other system calls
     #[arg(long, env = "EVD_NO_HARDENING", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_hardening: bool,
+    /// Keep the socket and what is held over evd's own end, without a service manager
+    ///
+    /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies. SIGTERM to it ends both, and then
+    /// what is held goes.
+    #[arg(long)]
+    pub keeper: bool,
     /// What one user may have at most, as NAME=NUMBER with a name that `evctl status` shows; may be repeated
     #[arg(long, value_name = "NAME=N", env = "EVD_QUOTA", value_delimiter = ',')]
     pub quota: Vec<String>,
@@ -73,7 +79,7 @@ pub fn main() -> ExitCode {
         Level::Trace => ::log::LevelFilter::Trace,
     });
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
             ExitCode::from(e.exit_code())
@@ -81,7 +87,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<(), Error> {
+fn run(args: Args) -> Result<ExitCode, Error> {
     let mut builder = Daemon::builder()
         .workers_per_uid(usize::from(args.workers_per_uid))
         .allow_names(args.allow_uid.join(","), args.allow_gid.join(","))
@@ -98,7 +104,7 @@ fn run(args: Args) -> Result<(), Error> {
         Some(path) => builder.socket(path),
         None => builder.default_socket(path::socket_path()),
     };
-    builder.run()
+    if args.keeper { keeper::run(&builder) } else { builder.run().map(|()| ExitCode::SUCCESS) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod allowed;
 pub mod books;
 mod deliver;
+mod gifts;
 mod greeting;
 mod identify;
 mod pages;
@@ -20,6 +21,7 @@ mod subscriptions;
 mod timers;
 mod watches;
 
+pub use gifts::Gift;
 pub use greeting::{Greeting, Guest, Opening};
 
 use crate::backend::{Entry, Interest, Mode};
@@ -28,11 +30,11 @@ use evd_proto::What;
 use evd_proto::channel::{Channel, Fill, Scratch};
 use evd_proto::frame::{Body, FrameError};
 use evd_proto::notice::{Closing, TraceEntry};
-use evd_proto::reply::{Code, Limits, Refused, Resource};
+use evd_proto::reply::{Attached, Code, Limits, Refused, Resource};
 use evd_proto::request::{Role, Selector};
 use evd_proto::sys::{self, Peer, Slot};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// The token of the session's own socket: ids of watches are below the limit in `Welcome`, so none has it.
@@ -41,6 +43,8 @@ const SOCKET: u64 = u32::MAX as u64;
 const PROCESS: u64 = SOCKET - 1;
 /// Replies that wait for a client that does not read; beyond it no request is read.
 const MAX_REPLIES: usize = 16 * 1024;
+/// Bytes of an attachment in a frame that goes ahead of its fd.
+const PIECE: usize = 60_000;
 /// How long a client may leave its answers unread, in nanoseconds.
 const SLOW: u64 = 5_000_000_000;
 /// Of a process that has ended at most so many receives are taken in: somebody else may write on and on.
@@ -76,12 +80,14 @@ pub enum Wish {
     Unsubscribe { id: u32, name: String },
     /// Activate a name.
     Trigger { serial: u64, name: String },
-    /// Keep an fd.
-    Hold { serial: u64, name: String, fd: OwnedFd, attachment: Vec<u8>, ttl: u64, replace: bool },
+    /// Keep fds, all or none.
+    Hold { serial: u64, gifts: Vec<Gift>, replace: bool },
     /// Give a held fd.
     Take { serial: u64, name: String, keep: bool },
-    /// The fd of a `Took` has arrived.
-    Taken { hold: u64 },
+    /// Give what is held under names that begin so.
+    TakeAll { serial: u64, prefix: String },
+    /// Fds that were given have arrived.
+    Taken { holds: Vec<u64> },
     /// List what is held.
     ListHolds { serial: u64, after: String },
     /// Let a held fd go.
@@ -217,6 +223,7 @@ struct State {
     /// What happened in this turn, while somebody follows.
     trace: Option<Vec<TraceEntry>>,
     takes: bool,
+    attaching: gifts::Attaching,
 }
 
 impl Session {
@@ -258,6 +265,7 @@ impl Session {
             role: hello.role,
             trace: None,
             takes: false,
+            attaching: gifts::Attaching::new(account),
             last_serial: serial,
             base,
             limits,
@@ -488,21 +496,31 @@ impl Session {
         self.owed += self.channel.output.len() - before;
     }
 
-    /// Queues an answer with an fd and sends it at once. `false`: the client does not read, or has not read the fd before, and nothing was sent.
+    /// Queues an answer with fds and sends it at once, behind `ahead`, what goes before its first attachment. `false`: the client does not read, or has not read the
+    /// fds before, and it was not sent.
     ///
     /// What is on its way counts against evd's user as a whole: were it not for this, clients that never read could keep all others from taking anything.
     ///
     /// # Errors
-    /// The fd can't be passed, or the socket is dead.
+    /// An fd can't be passed, or the socket is dead.
     ///
     /// Source: unix(7), ETOOMANYREFS.
-    pub fn reply_with_fd<B: Body>(&mut self, serial: u64, body: &B, fd: BorrowedFd<'_>) -> io::Result<bool> {
-        use std::os::fd::AsRawFd;
+    pub fn reply_with_fds<B: Body>(
+        &mut self,
+        serial: u64,
+        ahead: &[u8],
+        body: &B,
+        fds: &[RawFd],
+    ) -> io::Result<bool> {
         let (socket, _, out) = self.channel.split();
         if self.fd_sent && sys::unread_by_peer(socket)? > 0 {
             return Ok(false);
         }
-        let sent = out.send_with_fds(socket, serial, body, &[fd.as_raw_fd()])?;
+        for piece in ahead.chunks(PIECE) {
+            // A piece fits a frame.
+            let _ = out.push(serial, &Attached { bytes: piece.to_vec() });
+        }
+        let sent = out.send_with_fds(socket, serial, body, fds)?;
         self.fd_sent |= sent;
         Ok(sent)
     }

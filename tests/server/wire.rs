@@ -193,7 +193,7 @@ impl Got {
         evd_proto::frame::body(self.kind, &self.body).unwrap()
     }
 
-    fn refusal(&self) -> Option<Refused> {
+    pub fn refusal(&self) -> Option<Refused> {
         (self.kind == Kind::Refused).then(|| evd_proto::frame::body(self.kind, &self.body).unwrap())
     }
 }
