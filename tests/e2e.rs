@@ -31,6 +31,8 @@ mod numbers;
 mod os;
 #[path = "e2e/parts.rs"]
 mod parts;
+#[path = "e2e/process.rs"]
+mod process;
 #[path = "e2e/quotas.rs"]
 mod quotas;
 #[path = "e2e/refusals.rs"]
