@@ -44,6 +44,9 @@ pub struct Args {
     /// Let users in whom evd's user namespace does not know, all as one (65534)
     #[arg(long, env = "EVD_ALLOW_OVERFLOW_UID", value_parser = clap::builder::FalseyValueParser::new())]
     pub allow_overflow_uid: bool,
+    /// Let all users pass epolls to be watched, not only root and evd's own
+    #[arg(long, env = "EVD_ALLOW_NESTED", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_nested: bool,
     /// Threads that serve one user, at most
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -54,6 +57,9 @@ pub struct Args {
     /// what is held goes.
     #[arg(long)]
     pub keeper: bool,
+    /// Keep what evd does not need once it runs: exec, mount and other system calls
+    #[arg(long, env = "EVD_NO_HARDENING", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_hardening: bool,
     /// What one user may have at most, as NAME=NUMBER with a name that `evctl status` shows; may be repeated
     #[arg(long, value_name = "NAME=N", env = "EVD_QUOTA", value_delimiter = ',')]
     pub quota: Vec<String>,
@@ -86,7 +92,9 @@ fn run(args: Args) -> Result<ExitCode, Error> {
         .workers_per_uid(usize::from(args.workers_per_uid))
         .allow_names(args.allow_uid.join(","), args.allow_gid.join(","))
         .admin_names(args.admin_gid.join(","))
-        .allow_overflow_uid(args.allow_overflow_uid);
+        .allow_overflow_uid(args.allow_overflow_uid)
+        .allow_nested(args.allow_nested)
+        .harden(!args.no_hardening);
     for quota in args.quota.iter().filter(|q| !q.is_empty()) {
         let (what, each) = super::quotas::parse(quota)?;
         builder = builder.quota(what, each);

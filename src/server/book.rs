@@ -211,7 +211,7 @@ impl Held {
         giver: &Giver,
         charges: [Charge; 2],
     ) -> Held {
-        let file = sys::identify(fd.as_fd());
+        let file = sys::look(fd.as_fd());
         let (kind, ino) = file.map_or((FileKind::Other, 0), |f| (f.kind, f.ino));
         let (since, expires) = times;
         let (pid, giver) = (giver.pid, giver.name.clone());

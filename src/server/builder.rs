@@ -32,7 +32,9 @@ pub struct Builder {
     /// The path is one that clients look at by themselves: its directory may be made.
     is_default: bool,
     rules: Rules,
+    allow_nested: bool,
     workers_per_uid: usize,
+    hardens: bool,
     quotas: Wanted,
 }
 
@@ -85,9 +87,22 @@ impl Builder {
         self
     }
 
+    /// Whether users other than root and evd's own may pass epolls to be watched. What is in them can block the threads that serve them.
+    pub fn allow_nested(mut self, allow: bool) -> Builder {
+        self.allow_nested = allow;
+        self
+    }
+
     /// At most so many threads serve one user; 1 if it is not said.
     pub fn workers_per_uid(mut self, n: usize) -> Builder {
         self.workers_per_uid = n;
+        self
+    }
+
+    /// Whether [`Builder::run`] gives up what evd does not need once it runs: new privileges, and system calls as exec and mount. That goes for all threads of
+    /// the process and for good. Without this it gives up nothing, and [`Builder::spawn`] never does.
+    pub fn harden(mut self, on: bool) -> Builder {
+        self.hardens = on;
         self
     }
 
@@ -112,7 +127,8 @@ impl Builder {
     /// # Ok::<(), evd::server::Error>(())
     /// ```
     pub fn spawn(self) -> Result<Daemon, Error> {
-        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
+        let access =
+            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
         let (base, listener) = (new_base()?, self.listen(&access)?);
         let socket = self.path();
         let books = Books::new(self.quotas.quotas());
@@ -135,7 +151,8 @@ impl Builder {
             log::warn!("can't raise the limit on open files: {e}");
         }
         sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
-        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
+        let access =
+            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
         let mut base = new_base()?;
         for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
@@ -173,6 +190,10 @@ impl Builder {
             env!("CARGO_PKG_VERSION"),
             crate::backend::supported(false).join(" "),
         );
+        // After all that opens or looks up; workers, which clients talk to, are made later and inherit it.
+        if self.hardens {
+            super::harden::apply();
+        }
         let failed = Mutex::new(None);
         acceptor.run(&failed);
         match lock(&failed).take() {

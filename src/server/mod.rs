@@ -18,6 +18,7 @@ mod deadlines;
 mod error;
 mod follow;
 mod giving;
+mod harden;
 mod holds;
 mod keeper;
 mod log;

@@ -178,8 +178,16 @@ impl Shared {
         };
         worker.sessions.fetch_add(1, Ordering::Relaxed);
         // With the registry locked the worker can't end between being found and this.
-        let process = sys::peer_process(socket.as_fd());
-        worker.post(Mail::Connection(Guest { socket, peer, inspects, since: now, process, connection }));
+        let (process, nests) = (sys::peer_process(socket.as_fd()), self.access.nests(peer.uid));
+        worker.post(Mail::Connection(Guest {
+            socket,
+            peer,
+            inspects,
+            nests,
+            since: now,
+            process,
+            connection,
+        }));
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 //! requests, and the server answers it through [`Session::reply`].
 #![forbid(unsafe_code)]
 
+mod allowed;
 pub mod books;
 mod deliver;
 mod gifts;
@@ -193,8 +194,10 @@ pub struct Session {
     /// Readable when the client's process has ended, and whether it was.
     process: Option<OwnedFd>,
     has_exited: bool,
-    /// Answers are among what waits, since when (0: since just now). Activations are bits, and can wait as long as they like.
-    owes: Option<u64>,
+    /// Bytes of answers that were queued since nothing waited. Activations are bits, and can wait as long as they like.
+    owed: usize,
+    /// Since when more than [`MAX_REPLIES`] of them wait, in nanoseconds; 0: less.
+    full_since: u64,
     /// Since when the client has taken nothing of what waits, in nanoseconds; 0: nothing waits.
     stalled: u64,
     /// An fd was sent, and may not have been read.
@@ -238,12 +241,23 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening { hello, serial, version, channel, early, peer, inspects, since, process, connection } =
-            opening;
+        let Opening {
+            hello,
+            serial,
+            version,
+            channel,
+            early,
+            peer,
+            inspects,
+            nests,
+            since,
+            process,
+            connection,
+        } = opening;
         let account = connection.account();
         let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
-            watches: watches::Watches::new(&base, limits.watches, account),
+            watches: watches::Watches::new(&base, limits.watches, nests, account),
             timers: timers::Timers::new(account),
             names: subscriptions::Names::new(account),
             signals: subscriptions::DaemonSignals::default(),
@@ -267,7 +281,8 @@ impl Session {
             socket_ready: false,
             process,
             has_exited: false,
-            owes: None,
+            owed: 0,
+            full_since: 0,
             stalled: 0,
             fd_sent: false,
             trace_lost: 0,
@@ -346,8 +361,7 @@ impl Session {
 
     /// When a client that does not read its answers has had its time.
     fn must_read_by(&self) -> Option<u64> {
-        let since = self.owes.filter(|since| *since > 0)?;
-        Some(self.stalled.max(since).saturating_add(SLOW))
+        (self.full_since > 0).then(|| self.stalled.max(self.full_since).saturating_add(SLOW))
     }
 
     /// Waits at most `timeout` for something of this session, or until its next timer. `true`: somebody used the waker.
@@ -436,9 +450,7 @@ impl Session {
             }
         };
         drop(frames);
-        if out.len() > before {
-            self.owes.get_or_insert(0);
-        }
+        self.owed += out.len().saturating_sub(before);
         match (fill, broken) {
             // First: a frame that misses its fds is not the client's mistake then.
             (Fill::FdsLost, _) => Err(self.refuse_stream(Ending::FdsLost)),
@@ -466,19 +478,22 @@ impl Session {
 
     /// Queues an answer. It leaves with the next [`Session::deliver`].
     pub fn reply<B: Body>(&mut self, serial: u64, body: &B) {
-        if serial != 0 {
-            self.owes.get_or_insert(0);
-        }
+        let before = self.channel.output.len();
         if let Err(e) = self.channel.output.push(serial, body) {
             log::error!("an answer of base {} does not fit: {e}", self.who.id);
-            self.refuse(serial, Code::System, 0, 0, "the answer is too long".to_owned());
+            return self.refuse(serial, Code::System, 0, 0, "the answer is too long".to_owned());
+        }
+        // A notice has no serial.
+        if serial != 0 {
+            self.owed += self.channel.output.len() - before;
         }
     }
 
     /// Queues a refusal.
     pub fn refuse(&mut self, serial: u64, code: Code, limit: u64, value: u64, text: String) {
-        self.owes.get_or_insert(0);
+        let before = self.channel.output.len();
         requests::refuse(&mut self.channel.output, serial, code, limit, value, text);
+        self.owed += self.channel.output.len() - before;
     }
 
     /// Queues an answer with fds and sends it at once, behind `ahead`, what goes before its first attachment. `false`: the client does not read, or has not read the
