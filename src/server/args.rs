@@ -54,7 +54,7 @@ pub struct Args {
     /// Keep the socket and what is held over evd's own end, without a service manager
     ///
     /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies. SIGTERM to it ends both, and then
-    /// what is held goes.
+    /// what is held goes. On Linux only.
     #[arg(long)]
     pub keeper: bool,
     /// Keep what evd does not need once it runs: exec, mount and other system calls

@@ -51,6 +51,14 @@ struct Keeper {
 /// # Errors
 /// The socket can't be made, or the system refuses what is needed.
 pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
+    if !sys::KEEPS_FDS {
+        // Before a socket is made.
+        let text = "this system can't keep fds beyond a process's end, Linux can; start it without --keeper";
+        return Err(Error::Os {
+            what: "be a keeper",
+            source: io::Error::new(io::ErrorKind::Unsupported, text),
+        });
+    }
     if let Err(e) = sys::raise_open_files() {
         log::warn!("can't raise the limit on open files: {e}");
     }

@@ -36,6 +36,9 @@ impl Store {
     /// # Errors
     /// Why nothing can be stored, for people.
     pub fn find() -> Result<Store, &'static str> {
+        if !sys::KEEPS_FDS {
+            return Err("this system can't keep fds beyond a process's end; Linux can");
+        }
         let Some(manager) = std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()) else {
             return Err("no service manager");
         };

@@ -1,6 +1,6 @@
 //! A child that gets fds as a service manager passes them.
 
-use super::{cvt, exec_with_fds};
+use super::{cvt, exec_with_fds, keep};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -47,7 +47,7 @@ impl Running {
 /// It gets SIGTERM when the calling thread ends. If it can't be run, it ends with status 127.
 ///
 /// # Errors
-/// `Unsupported` if the process has other threads: what the child does between fork and exec is only safe without. `EAGAIN`, `EMFILE`.
+/// `Unsupported` if the process has other threads: what the child does between fork and exec is only safe without; and elsewhere than on Linux. `EAGAIN`, `EMFILE`.
 ///
 /// Source: fork(2), prctl(2) on PR_SET_PDEATHSIG.
 pub fn spawn_with_fds(
@@ -55,7 +55,7 @@ pub fn spawn_with_fds(
     variables: &[(&str, OsString)],
     fds: &[(String, BorrowedFd<'_>)],
 ) -> io::Result<Running> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    if !keep::has_one_thread()? {
         let text = "a process with several threads can't start a child this way";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
@@ -66,10 +66,10 @@ pub fn spawn_with_fds(
     // SAFETY: this is the only thread, so that the child may do whatever the parent could: no lock is held by anybody.
     match cvt(unsafe { libc::fork() })? {
         0 => {
-            // SAFETY: prctl takes numbers here.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+            // Without it the child would outlive the one that keeps its fds, and its lock.
+            let bound = keep::end_with_parent().is_ok();
             // SAFETY: takes nothing, can't fail.
-            if unsafe { libc::getppid() } == parent {
+            if bound && unsafe { libc::getppid() } == parent {
                 // This is the child, which has one thread, as its parent had.
                 for (name, value) in variables {
                     // SAFETY: nobody else reads the environment: there is no other thread.
