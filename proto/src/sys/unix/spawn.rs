@@ -3,6 +3,7 @@
 use super::{cvt, exec_with_fds, keep};
 use std::ffi::OsString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// How a process ended.
@@ -63,9 +64,19 @@ pub fn spawn_with_fds(
         fds.iter().map(|(n, fd)| Ok((n.clone(), fd.try_clone_to_owned()?))).collect::<io::Result<_>>()?;
     // SAFETY: takes nothing, can't fail.
     let parent = unsafe { libc::getpid() };
+    // A signal that came to the child before its exec would be taken by a handler of ours, and be lost: it waits until the handlers are gone.
+    let before = mask_all()?;
     // SAFETY: this is the only thread, so that the child may do whatever the parent could: no lock is held by anybody.
-    match cvt(unsafe { libc::fork() })? {
+    let forked = cvt(unsafe { libc::fork() });
+    if !matches!(forked, Ok(0)) {
+        // SAFETY: `before` is a valid set.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    }
+    match forked? {
         0 => {
+            forget_handlers();
+            // SAFETY: `before` is a valid set. What came meanwhile does now what it does by default.
+            unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
             // Without it the child would outlive the one that keeps its fds, and its lock.
             let bound = keep::end_with_parent().is_ok();
             // SAFETY: takes nothing, can't fail.
@@ -85,5 +96,35 @@ pub fn spawn_with_fds(
             unsafe { libc::_exit(127) }
         }
         pid => Ok(Running { pid }),
+    }
+}
+
+/// Blocks all signals; returns what was blocked before.
+fn mask_all() -> io::Result<libc::sigset_t> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `all` is room for a set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: `all` was filled just now, and `before` is room for a set.
+    cvt(unsafe { libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) })?;
+    // SAFETY: sigprocmask succeeded, so it is written.
+    Ok(unsafe { before.assume_init() })
+}
+
+/// What is caught does again what it does by default; what is ignored stays so. An exec does the same.
+fn forget_handlers() {
+    for signo in 1..=31 {
+        let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: `now` is room for an action; for what is no signal it is an error.
+        if unsafe { libc::sigaction(signo, std::ptr::null(), now.as_mut_ptr()) } != 0 {
+            continue;
+        }
+        // SAFETY: all zeroes is a valid action, and the kernel wrote the rest.
+        let mut now = unsafe { now.assume_init() };
+        if now.sa_sigaction != libc::SIG_IGN && now.sa_sigaction != libc::SIG_DFL {
+            now.sa_sigaction = libc::SIG_DFL;
+            // SAFETY: `now` is a valid action.
+            unsafe { libc::sigaction(signo, &now, std::ptr::null_mut()) };
+        }
     }
 }
