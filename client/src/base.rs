@@ -337,7 +337,7 @@ impl EventBase {
     /// (or a copy) has an fd that is readable once it was triggered, and [`Held::take_count`].
     ///
     /// # Errors
-    /// As [`EventBase::hold`].
+    /// As [`EventBase::hold`]. `Unsupported` elsewhere than on Linux.
     ///
     /// # Examples
     /// ```no_run
@@ -358,7 +358,7 @@ impl EventBase {
     /// readable once it was due, and [`Held::take_count`] tells how often. It goes by the monotonic clock.
     ///
     /// # Errors
-    /// As [`EventBase::hold`].
+    /// As [`EventBase::hold`]. `Unsupported` elsewhere than on Linux.
     pub fn hold_timer(
         &self,
         name: &str,

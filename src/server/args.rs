@@ -51,15 +51,15 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers_per_uid: u16,
-    /// Keep what evd does not need once it runs: exec, mount and other system calls
-    #[arg(long, env = "EVD_NO_HARDENING", value_parser = clap::builder::FalseyValueParser::new())]
-    pub no_hardening: bool,
     /// Keep the socket and what is held over evd's own end, without a service manager
     ///
     /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies. SIGTERM to it ends both, and then
-    /// what is held goes.
+    /// what is held goes. On Linux only.
     #[arg(long)]
     pub keeper: bool,
+    /// Keep what evd does not need once it runs: exec, mount and other system calls
+    #[arg(long, env = "EVD_NO_HARDENING", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_hardening: bool,
     /// What one user may have at most, as NAME=NUMBER with a name that `evctl status` shows; may be repeated
     #[arg(long, value_name = "NAME=N", env = "EVD_QUOTA", value_delimiter = ',')]
     pub quota: Vec<String>,

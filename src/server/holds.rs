@@ -271,9 +271,10 @@ impl Holds {
         }
         if let (Ok(store), None) = (&self.store, &book.parcel) {
             // Two fds a user; while one is made anew, four; and the canary, and the count of starts.
-            let users = lock(&self.shelves).len();
+            let holding = |s: &&Arc<Shelf>| s.count.load(Ordering::Relaxed) > 0;
+            let users = lock(&self.shelves).values().filter(holding).count();
             let most = (store.most() / 2).saturating_sub(3);
-            if users > most {
+            if users >= most && book.table.is_empty() {
                 let text = format!("{users} users hold fds, and the service manager stores those of {most}");
                 let (limit, value) = (most as u64, users as u64);
                 return Err(Refusal { code: Code::Limit, limit, value, text });

@@ -19,8 +19,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Fds that are kept, at most.
+/// Fds that are kept, at most; or one in so many that the keeper may open: while evd is started each is open three times.
 const MOST: usize = 4096;
+const PART: usize = 4;
 /// How long evd is away at least when it has died, in nanoseconds; doubled each time that it did not get to work, but for the first times.
 const PAUSE: u64 = 20_000_000;
 const LONGEST_PAUSE: u64 = 1_000_000_000;
@@ -35,6 +36,8 @@ struct Keeper {
     notify: NotifyReceiver,
     command: Vec<OsString>,
     kept: Vec<(String, OwnedFd)>,
+    /// At most so many are kept.
+    most: usize,
     child: Option<Running>,
     /// Since when the child is ready.
     ready: Option<u64>,
@@ -51,6 +54,14 @@ struct Keeper {
 /// # Errors
 /// The socket can't be made, or the system refuses what is needed.
 pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
+    if !sys::KEEPS_FDS {
+        // Before a socket is made.
+        let text = "this system can't keep fds beyond a process's end, Linux can; start it without --keeper";
+        return Err(Error::Os {
+            what: "be a keeper",
+            source: io::Error::new(io::ErrorKind::Unsupported, text),
+        });
+    }
     if let Err(e) = sys::raise_open_files() {
         log::warn!("can't raise the limit on open files: {e}");
     }
@@ -76,6 +87,7 @@ pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
         notify,
         command,
         kept: Vec::new(),
+        most: MOST.min(sys::most_open_files().max(0) as usize / PART),
         child: None,
         ready: None,
         ever_ready: false,
@@ -92,7 +104,7 @@ impl Keeper {
         fds.extend(self.kept.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
         let variables = [
             ("NOTIFY_SOCKET", self.notify.path().as_os_str().to_owned()),
-            ("FDSTORE", MOST.to_string().into()),
+            ("FDSTORE", self.most.to_string().into()),
         ];
         self.child = Some(sys::spawn_with_fds(&self.command, &variables, &fds)?);
         self.ready = None;
@@ -102,7 +114,7 @@ impl Keeper {
     fn keep(&mut self) -> io::Result<ExitCode> {
         let mut acts = Vec::new();
         loop {
-            self.listen_to_child()?;
+            self.listen_to_child();
             if let Some(status) = self.look_after_child()? {
                 return Ok(status);
             }
@@ -142,7 +154,7 @@ impl Keeper {
         let Some(child) = &self.child else { return Ok(None) };
         let Some(exit) = child.ended()? else { return Ok(None) };
         // What it said last is in the socket still.
-        self.listen_to_child()?;
+        self.listen_to_child();
         self.child = None;
         let (text, status) = match exit {
             Exit::Code(code) => (format!("with status {code}"), code as u8),
@@ -150,6 +162,10 @@ impl Keeper {
         };
         // What it said by its status, and not by dying, is true the next time as well: usage, a mistake in its configuration.
         let is_final = matches!(exit, Exit::Code(code) if code == 2 || !self.ever_ready);
+        if self.ending && matches!(exit, Exit::Signal(libc::SIGTERM | libc::SIGINT)) {
+            // It was told so early that it had not begun.
+            return Ok(Some(ExitCode::SUCCESS));
+        }
         if self.ending || is_final {
             return Ok(Some(ExitCode::from(status)));
         }
@@ -170,8 +186,17 @@ impl Keeper {
         self.base.set_timer(None, at, 0);
     }
 
-    fn listen_to_child(&mut self) -> io::Result<()> {
-        while let Some(said) = self.notify.next()? {
+    fn listen_to_child(&mut self) {
+        loop {
+            let said = match self.notify.next() {
+                Ok(Some(said)) => said,
+                Ok(None) => return,
+                Err(e) => {
+                    // Out of memory: that passes, and what is kept must not end with it.
+                    log::error!("can't hear what evd says: {e}");
+                    return sys::sleep_ns(PAUSE);
+                }
+            };
             let from = said.sender.map_or(0, |s| s.pid);
             match &self.child {
                 Some(child) if child.pid() == from => self.take_in(said),
@@ -179,7 +204,6 @@ impl Keeper {
                 _ => log::warn!("process {from} is not evd, and has no say here"),
             }
         }
-        Ok(())
     }
 
     fn take_in(&mut self, said: Notification) {
@@ -197,8 +221,10 @@ impl Keeper {
         }
         // LISTEN_FDNAMES has them between colons.
         let fine = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-        if value("FDSTORE") == "1" && fine && self.kept.len() + fds.len() <= MOST {
-            self.kept.extend(fds.into_iter().map(|fd| (name.to_owned(), fd)));
+        if value("FDSTORE") == "1" && fine {
+            // As many as there is room for, as systemd does it: what is full then is full for the canary behind them, too, by which evd notices.
+            let room = self.most.saturating_sub(self.kept.len());
+            self.kept.extend(fds.into_iter().take(room).map(|fd| (name.to_owned(), fd)));
         }
         // What was not kept is closed here: that is also the answer to BARRIER.
     }

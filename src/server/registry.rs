@@ -164,7 +164,7 @@ impl Shared {
             None if count >= self.workers_per_uid => {
                 let (id, time) = stuck.unwrap_or_default();
                 let text = format!(
-                    "worker {id}, which serves user {}, is stuck since {} s: what one of its clients passed blocks it",
+                    "worker {id}, which serves user {}, is stuck since {} s: by what one of its clients passed, or because the machine or the service manager is too busy",
                     peer.uid,
                     time / 1_000_000_000
                 );

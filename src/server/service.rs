@@ -7,19 +7,22 @@ use super::{starts, store};
 use evd_proto::sys::{self, Listener};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 /// The name that our socket has among those that are passed.
 pub(super) const NAME: &str = "evd";
+/// How long the service manager may let its queue be full when it is told what it waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Users named in the status.
 const NAMED: usize = 8;
 
 /// What the service manager is told, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Service {
-    is_there: bool,
+    manager: Option<OsString>,
     watchdog: Option<Duration>,
     told: String,
     /// What else is to be known when evd is ready.
@@ -30,7 +33,7 @@ impl Service {
     /// The one that `NOTIFY_SOCKET` names.
     pub fn from_environment() -> Service {
         Service {
-            is_there: std::env::var_os("NOTIFY_SOCKET").is_some(),
+            manager: std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()),
             watchdog: sd_notify::watchdog_enabled(),
             ..Service::default()
         }
@@ -38,7 +41,7 @@ impl Service {
 
     /// Whether anybody listens.
     pub fn is_there(&self) -> bool {
-        self.is_there
+        self.manager.is_some()
     }
 
     /// Holds do not survive evd, for this reason.
@@ -49,24 +52,26 @@ impl Service {
     /// evd accepts connections.
     pub fn ready(&mut self) {
         self.told = line(0, 0, &[]);
-        self.tell(&[NotifyState::Ready, NotifyState::Status(&format!("{}{}", self.told, self.note))]);
+        self.tell(
+            &[NotifyState::Ready, NotifyState::Status(&format!("{}{}", self.told, self.note))],
+            PATIENCE,
+        );
     }
 
     /// How often it wants to hear that evd lives; `None`: never.
     pub fn watchdog(&self) -> Option<Duration> {
-        self.watchdog.filter(|_| self.is_there)
+        self.watchdog.filter(|_| self.is_there())
     }
 
     /// evd lives.
     pub fn alive(&self) {
-        self.tell(&[NotifyState::Watchdog]);
+        self.tell(&[NotifyState::Watchdog], Duration::ZERO);
     }
 
     /// How many bases and workers there are now, and the users whose workers are stuck.
     pub fn status(&mut self, (bases, workers): (usize, usize), stuck: &[u32]) {
         let text = line(bases, workers, stuck);
-        if text != self.told {
-            self.tell(&[NotifyState::Status(&text)]);
+        if text != self.told && self.tell(&[NotifyState::Status(&text)], Duration::ZERO) {
             self.told = text;
         }
     }
@@ -74,25 +79,32 @@ impl Service {
     /// evd looks again at what can change while it runs.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Ok(now) => drop(self.tell(&[NotifyState::Reloading, now], PATIENCE)),
             Err(e) => log::warn!("can't read the clock: {e}"),
         }
     }
 
     /// It has done so.
     pub fn reloaded(&self) {
-        self.tell(&[NotifyState::Ready]);
+        self.tell(&[NotifyState::Ready], PATIENCE);
     }
 
     /// evd ends.
     pub fn stopping(&self) {
-        self.tell(&[NotifyState::Stopping]);
+        self.tell(&[NotifyState::Stopping], PATIENCE);
     }
 
-    fn tell(&self, state: &[NotifyState<'_>]) {
-        if self.is_there {
-            if let Err(e) = sd_notify::notify(state) {
+    /// Says it, unless the service manager lets its queue be full for `patience`: the acceptor must not wait for it. Whether it was said.
+    fn tell(&self, state: &[NotifyState<'_>], patience: Duration) -> bool {
+        let Some(manager) = &self.manager else { return true };
+        let lines: Vec<String> = state.iter().map(ToString::to_string).collect();
+        match sys::notify(manager, &lines.join("\n"), &[], patience) {
+            Ok(()) => true,
+            // It is said again, or the next time.
+            Err(e) if e.kind() == io::ErrorKind::TimedOut && patience.is_zero() => false,
+            Err(e) => {
                 log::warn!("can't tell the service manager: {e}");
+                false
             }
         }
     }

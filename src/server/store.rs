@@ -5,14 +5,17 @@
 //!
 //! Source: sd_notify(3) on FDSTORE, FDPOLL and BARRIER.
 
+use super::mail::lock;
 use evd_proto::What;
 use evd_proto::sys::{self, PollFd};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Mutex;
 use std::time::Duration;
 
-/// How long the service manager may take for one step. Only the user waits whose hold it is.
+/// How long the service manager may take for one step. Only the user waits whose hold it is, and with him all his sessions of this worker: while PID 1 or the keeper
+/// does not get to run for seconds (it reloads all units; the machine is overloaded) his worker counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Fds that the shipped units let evd store, where the service manager does not say it (systemd 253 and older).
 const USUAL: usize = 4096;
@@ -28,6 +31,8 @@ pub(super) struct Store {
     manager: OsString,
     /// Fds that it takes in all.
     most: usize,
+    /// Locked while messages are sent that others must not come between. Who waits for it would find the service manager's queue as full.
+    in_a_row: Mutex<()>,
 }
 
 impl Store {
@@ -36,16 +41,19 @@ impl Store {
     /// # Errors
     /// Why nothing can be stored, for people.
     pub fn find() -> Result<Store, &'static str> {
+        if !sys::KEEPS_FDS {
+            return Err("this system can't keep fds beyond a process's end; Linux can");
+        }
         let Some(manager) = std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()) else {
             return Err("no service manager");
         };
         // systemd 254 and later; 0 is no store.
         let told = std::env::var("FDSTORE").ok().and_then(|n| n.parse().ok());
-        let store = Store { manager, most: told.unwrap_or(USUAL) };
+        let store = Store { manager, most: told.unwrap_or(USUAL), in_a_row: Mutex::default() };
         if store.most == 0 {
             return Err(STORES_NONE);
         }
-        match store.has_room(CANARY) {
+        match store.store_before_canary("", &[], CANARY) {
             Ok(true) => Ok(store),
             Ok(false) => Err(STORES_NONE),
             Err(e) => {
@@ -67,7 +75,7 @@ impl Store {
     pub fn put(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
-        let stored = self.tell(&text, &numbers).and_then(|()| self.has_room(&format!("{CANARY}{name}")));
+        let stored = self.store_before_canary(&text, &numbers, &format!("{CANARY}{name}"));
         let why = match stored {
             Ok(true) => return Ok(()),
             Ok(false) => io::Error::new(io::ErrorKind::StorageFull, "its store is full"),
@@ -82,26 +90,33 @@ impl Store {
     /// # Errors
     /// The service manager does not answer.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])?;
+        self.forget(name)?;
         self.wait()
     }
 
     /// Removes what is stored under `name`, without waiting for it: where the next start would do it as well.
     pub fn remove_later(&self, name: &str) {
-        if let Err(e) = self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[]) {
+        if let Err(e) = self.forget(name) {
             log::warn!("the service manager does not answer: {e}");
         }
     }
 
-    /// Stores a socket, and looks whether its peer still has it. By then all that was told before is done.
-    fn has_room(&self, name: &str) -> io::Result<bool> {
+    /// Stores `fds`, and behind them a socket, and looks whether its peer still has it. By then all that was told before is done.
+    fn store_before_canary(&self, text: &str, fds: &[i32], name: &str) -> io::Result<bool> {
         let (ours, theirs) = sys::socketpair()?;
-        self.tell(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[theirs.as_raw_fd()])?;
+        {
+            // No removal comes in between: then there could be room for the canary, and have been none for what is before it.
+            let _in_a_row = lock(&self.in_a_row);
+            if !fds.is_empty() {
+                self.tell(text, fds)?;
+            }
+            self.tell(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[theirs.as_raw_fd()])?;
+        }
         drop(theirs);
         self.wait()?;
         let mut look = [PollFd::new(ours.as_raw_fd(), What::READ)];
         let stored = sys::poll(&mut look, Some(Duration::ZERO))? == 0;
-        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])?;
+        self.forget(name)?;
         Ok(stored)
     }
 
@@ -121,6 +136,11 @@ impl Store {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
+    }
+
+    fn forget(&self, name: &str) -> io::Result<()> {
+        let _in_a_row = lock(&self.in_a_row);
+        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
     }
 
     fn tell(&self, text: &str, fds: &[i32]) -> io::Result<()> {

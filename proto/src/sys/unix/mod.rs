@@ -1,13 +1,15 @@
 //! The Unix systems. Everything takes borrowed fds and returns owned ones.
 //!
-//! What each system has in its own way is one file under `system`; a system without one is not supported. `fresh`, `harden`, `look`, `poll`, `timer` and
-//! `wake` have two ways each.
+//! What each system has in its own way is one file under `system`; a system without one is not supported. `counted`, `fresh`, `harden`, `keep`, `look`, `poll`,
+//! `timer` and `wake` have two ways each.
 
 mod accounts;
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"))]
 #[path = "system/bsd.rs"]
 mod bsd;
 mod clock;
+#[cfg_attr(target_os = "linux", path = "counted/eventfd.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "counted/none.rs")]
 mod counted;
 mod file;
 mod fork;
@@ -32,6 +34,9 @@ mod fresh;
     path = "harden/none.rs"
 )]
 mod harden;
+#[cfg_attr(target_os = "linux", path = "keep/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "keep/none.rs")]
+mod keep;
 #[cfg_attr(target_os = "linux", path = "look/statx.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "look/fstat.rs")]
 mod look;
@@ -67,9 +72,10 @@ pub use file::{
 pub use fork::{Generation, generation};
 #[cfg(feature = "harden")]
 pub use harden::deny_calls;
+pub use keep::{KEEPS_FDS, memfd, peek_from_start};
 pub use look::look;
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
-pub use parcel::{enlarge_send_buffer, memfd, peek_from_start, peek_next};
+pub use parcel::{enlarge_send_buffer, peek_next};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
     ProcessState, current_tid, effective_ids, exec_with_fds, is_privileged, no_new_privileges, process_state,

@@ -3,8 +3,8 @@
 //! Source: sd_notify(3), sd_pid_notify_with_fds(3).
 
 use super::file::own;
-use super::socket::{receive, set_option};
-use super::{Peer, PollFd, cvt, monotonic_ns, poll, send};
+use super::socket::receive;
+use super::{Peer, PollFd, cvt, keep, monotonic_ns, poll, send};
 use crate::sys::What;
 use std::ffi::OsStr;
 use std::io;
@@ -84,13 +84,13 @@ impl NotifyReceiver {
     /// Binds a socket at `path`, which only this user can write to. A file that is there is replaced: the caller has a lock on the place.
     ///
     /// # Errors
-    /// As bind(2).
+    /// As bind(2). [`io::ErrorKind::Unsupported`] where it can't be known who sends: elsewhere than on Linux.
     pub fn bind(path: &Path) -> io::Result<NotifyReceiver> {
         let _ = std::fs::remove_file(path);
         let socket = UnixDatagram::bind(path)?;
         let receiver = NotifyReceiver { socket, path: path.to_owned() };
         super::restrict_file_mode(path, 0o600, None)?;
-        set_option(receiver.socket.as_fd(), libc::SO_PASSCRED, 1)?;
+        keep::ask_for_senders(receiver.socket.as_fd())?;
         Ok(receiver)
     }
 

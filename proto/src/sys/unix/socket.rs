@@ -4,7 +4,7 @@
 //! fds, all of what came is owned before anything is looked at, never MSG_PEEK.
 
 use super::file::own;
-use super::{FileLock, close_on_exec, cvt, cvt_size, fresh, set_nonblocking, system};
+use super::{FileLock, close_on_exec, cvt, cvt_size, fresh, keep, set_nonblocking, system};
 use crate::sys::MAX_FDS;
 use std::io;
 use std::mem::MaybeUninit;
@@ -193,12 +193,9 @@ pub(super) fn receive(
                 fds.push(fd);
             }
         }
-        if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_CREDENTIALS {
-            // SAFETY: the data part follows the header in `room`.
-            let data = unsafe { libc::CMSG_DATA(at) }.cast::<libc::ucred>();
-            // SAFETY: the kernel wrote a whole ucred there; it may be unaligned.
-            let cred = unsafe { data.read_unaligned() };
-            *sender = Some(Peer { pid: cred.pid, uid: cred.uid, gid: cred.gid });
+        // SAFETY: `at` points to a control message that the kernel wrote.
+        if let Some(peer) = unsafe { keep::sender(at) } {
+            *sender = Some(peer);
         }
         // SAFETY: walks within what the kernel wrote, null at its end.
         at = unsafe { libc::CMSG_NXTHDR(&msg, at) };

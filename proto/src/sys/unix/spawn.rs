@@ -1,8 +1,9 @@
 //! A child that gets fds as a service manager passes them.
 
-use super::{cvt, exec_with_fds};
+use super::{cvt, exec_with_fds, keep};
 use std::ffi::OsString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// How a process ended.
@@ -47,7 +48,7 @@ impl Running {
 /// It gets SIGTERM when the calling thread ends. If it can't be run, it ends with status 127.
 ///
 /// # Errors
-/// `Unsupported` if the process has other threads: what the child does between fork and exec is only safe without. `EAGAIN`, `EMFILE`.
+/// `Unsupported` if the process has other threads: what the child does between fork and exec is only safe without; and elsewhere than on Linux. `EAGAIN`, `EMFILE`.
 ///
 /// Source: fork(2), prctl(2) on PR_SET_PDEATHSIG.
 pub fn spawn_with_fds(
@@ -55,7 +56,7 @@ pub fn spawn_with_fds(
     variables: &[(&str, OsString)],
     fds: &[(String, BorrowedFd<'_>)],
 ) -> io::Result<Running> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    if !keep::has_one_thread()? {
         let text = "a process with several threads can't start a child this way";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
@@ -63,13 +64,23 @@ pub fn spawn_with_fds(
         fds.iter().map(|(n, fd)| Ok((n.clone(), fd.try_clone_to_owned()?))).collect::<io::Result<_>>()?;
     // SAFETY: takes nothing, can't fail.
     let parent = unsafe { libc::getpid() };
+    // A signal that came to the child before its exec would be taken by a handler of ours, and be lost: it waits until the handlers are gone.
+    let before = mask_all()?;
     // SAFETY: this is the only thread, so that the child may do whatever the parent could: no lock is held by anybody.
-    match cvt(unsafe { libc::fork() })? {
+    let forked = cvt(unsafe { libc::fork() });
+    if !matches!(forked, Ok(0)) {
+        // SAFETY: `before` is a valid set.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    }
+    match forked? {
         0 => {
-            // SAFETY: prctl takes numbers here.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+            forget_handlers();
+            // SAFETY: `before` is a valid set. What came meanwhile does now what it does by default.
+            unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+            // Without it the child would outlive the one that keeps its fds, and its lock.
+            let bound = keep::end_with_parent().is_ok();
             // SAFETY: takes nothing, can't fail.
-            if unsafe { libc::getppid() } == parent {
+            if bound && unsafe { libc::getppid() } == parent {
                 // This is the child, which has one thread, as its parent had.
                 for (name, value) in variables {
                     // SAFETY: nobody else reads the environment: there is no other thread.
@@ -85,5 +96,35 @@ pub fn spawn_with_fds(
             unsafe { libc::_exit(127) }
         }
         pid => Ok(Running { pid }),
+    }
+}
+
+/// Blocks all signals; returns what was blocked before.
+fn mask_all() -> io::Result<libc::sigset_t> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `all` is room for a set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: `all` was filled just now, and `before` is room for a set.
+    cvt(unsafe { libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) })?;
+    // SAFETY: sigprocmask succeeded, so it is written.
+    Ok(unsafe { before.assume_init() })
+}
+
+/// What is caught does again what it does by default; what is ignored stays so. An exec does the same.
+fn forget_handlers() {
+    for signo in 1..=31 {
+        let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: `now` is room for an action; for what is no signal it is an error.
+        if unsafe { libc::sigaction(signo, std::ptr::null(), now.as_mut_ptr()) } != 0 {
+            continue;
+        }
+        // SAFETY: all zeroes is a valid action, and the kernel wrote the rest.
+        let mut now = unsafe { now.assume_init() };
+        if now.sa_sigaction != libc::SIG_IGN && now.sa_sigaction != libc::SIG_DFL {
+            now.sa_sigaction = libc::SIG_DFL;
+            // SAFETY: `now` is a valid action.
+            unsafe { libc::sigaction(signo, &now, std::ptr::null_mut()) };
+        }
     }
 }

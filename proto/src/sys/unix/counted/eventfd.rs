@@ -2,9 +2,9 @@
 //!
 //! Source: eventfd(2), timerfd_create(2), proc_pid_fdinfo(5).
 
-use super::file::own;
-use super::{PollFd, cvt, cvt_size, poll};
 use crate::sys::What;
+use crate::sys::unix::file::own;
+use crate::sys::unix::{PollFd, cvt, cvt_size, poll};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
