@@ -1,47 +1,24 @@
-//! Clients in processes of their own: this test program starts itself again, as one of the roles below.
+//! Clients in processes of their own: this test program starts itself again, as one of the roles that its root lists.
 //!
 //! A role is told what to do by its arguments and by lines on its stdin, and tells by lines on its stdout. It ends with the thread that started it, at
 //! the latest after some minutes.
 
 use crate::parts::dies_with_us;
 use crate::wire::PATIENCE;
-use crate::{crowd, dying, embedded, forks, holds, names, refusals, shortage, signals, stalls};
 use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 const ROLE: &str = "EVD_E2E_ROLE";
 /// What begins a line of a role, apart from those of the test harness around it.
 const MARK: &str = "> ";
 const ARGUMENTS: char = '\n';
 
-type Role = fn(socket: &Path, args: &[&str]);
-
-const ROLES: &[(&str, Role)] = &[
-    ("crowd", crowd::fifty_clients),
-    ("churn", dying::churn),
-    ("peer", dying::peer),
-    ("frozen", stalls::frozen),
-    ("forks", forks::forks),
-    ("counted", forks::counted),
-    ("inside", forks::inside),
-    ("starts", forks::starts),
-    ("heir", holds::heir),
-    ("stranger", holds::stranger),
-    ("guest", embedded::guest),
-    ("host", embedded::host),
-    ("greedy", shortage::greedy),
-    ("by_environment", refusals::by_environment),
-    ("shut_out", refusals::shut_out),
-    ("turned_away", refusals::turned_away),
-    ("welcome", refusals::welcome),
-    ("disabled", refusals::disabled),
-    ("subscriber", names::subscriber),
-    ("signalled", signals::signalled),
-];
+/// What a role does, with the path of evd's socket and its arguments.
+pub type Role = fn(socket: &Path, args: &[&str]);
 
 #[test]
 #[ignore = "a part that other tests start in a process of its own"]
@@ -52,7 +29,7 @@ fn role() {
     // The harness has begun a line.
     println!();
     let words: Vec<&str> = name.split(ARGUMENTS).collect();
-    let (_, run) = ROLES.iter().find(|(n, _)| *n == words[0]).unwrap();
+    let (_, run) = crate::ROLES.iter().find(|(n, _)| *n == words[0]).unwrap();
     run(Path::new(words[1]), &words[2..]);
     std::process::exit(0);
 }
@@ -133,9 +110,22 @@ impl Process {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
+    /// As [`Process::tell`], to one that may have ended. `false`: it had.
+    pub fn try_tell(&mut self, line: &str) -> bool {
+        writeln!(self.input.as_mut().unwrap(), "{line}").is_ok()
+    }
+
     /// Its next line.
     pub fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("the other process says nothing")
+        self.line_or_end().expect("the other process ended")
+    }
+
+    /// Its next line; `None`: it has ended.
+    pub fn line_or_end(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => panic!("the other process says nothing"),
+            line => line.ok(),
+        }
     }
 
     /// Waits until it says this.
@@ -144,10 +134,15 @@ impl Process {
     }
 
     /// Waits until it has done all of its role.
-    pub fn ends(mut self) {
+    pub fn ends(self) {
+        assert!(self.status().success(), "the other process failed");
+    }
+
+    /// Waits until it ends; how it did.
+    pub fn status(mut self) -> ExitStatus {
         drop(self.input.take());
         crate::wire::eventually("the other process ends", || self.child.try_wait().unwrap().is_some());
-        assert!(self.child.wait().unwrap().success(), "the other process failed");
+        self.child.wait().unwrap()
     }
 }
 
