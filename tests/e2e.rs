@@ -63,6 +63,7 @@ const ROLES: &[(&str, role::Role)] = &[
     ("inside", forks::inside),
     ("starts", forks::starts),
     ("heir", holds::heir),
+    ("lasting", holds::lasting),
     ("stranger", holds::stranger),
     ("guest", embedded::guest),
     ("host", embedded::host),
