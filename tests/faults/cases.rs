@@ -32,7 +32,7 @@ pub fn can_trace() -> bool {
 /// An evd that lives, and what it has when it serves nobody.
 pub struct Host {
     pub evd: Evd,
-    fds: usize,
+    pub fds: usize,
     log: Dir,
 }
 

@@ -3,6 +3,8 @@
 
 use crate::cases::*;
 use crate::strace::Strace;
+use crate::wire::{Raw, eventually, hello};
+use evd_proto::frame::Kind;
 use std::collections::BTreeSet;
 
 /// One system call, and what it may give.
@@ -152,4 +154,25 @@ fn refuses(host: &mut Host, refusal: &Refusal) -> bool {
     client.ends();
     host.is_as_before();
     log.contains("(INJECTED)")
+}
+
+#[test]
+fn an_evd_that_could_make_no_thread_serves_as_soon_as_it_can() {
+    if !can_trace() {
+        return;
+    }
+    let host = Host::start();
+    let refusal = Refusal { method: "epoll", call: "clone3", error: "EAGAIN", when: When::From(1) };
+    let strace = Strace::attach(host.evd.pid(), &refusal.options());
+    // More than it lets wait to be refused.
+    let mut all: Vec<Raw> = (0..100).map(|_| Raw::connect(&host.evd.path())).collect();
+    all.iter_mut().for_each(|one| one.send_if_open(&hello("many", "")));
+    eventually("it takes no more of them", || host.evd.fds() >= host.fds + 60);
+    strace.detach();
+    host.evd.serves();
+    for mut one in all {
+        let got = one.next();
+        assert!(matches!(got.kind, Kind::Refused | Kind::Welcome), "{got:?}");
+    }
+    host.is_as_before();
 }
