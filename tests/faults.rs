@@ -20,6 +20,8 @@ mod role;
 mod script;
 #[path = "faults/soak.rs"]
 mod soak;
+#[path = "faults/starts.rs"]
+mod starts;
 #[path = "faults/strace.rs"]
 mod strace;
 #[path = "server/wire.rs"]

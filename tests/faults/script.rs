@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// How long it waits for what a broken evd may never do.
 const A_WHILE: Duration = Duration::from_millis(60);
 const SOCKETS: usize = 4;
+/// How long evd holds what nobody takes.
+const HELD: Duration = Duration::from_secs(5);
 
 /// Runs the loop in short pieces until `fact` holds; `false` when that takes too long.
 fn comes(base: &EventBase, limit: Duration, mut fact: impl FnMut() -> bool) -> bool {
@@ -97,7 +99,7 @@ fn may_fail<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<T> {
 /// What is taken must be what was given.
 fn hold_and_take(base: &EventBase) {
     let (kept, mut peer) = pair();
-    if may_fail(base.hold_anew("kept", &kept, b"attached", Some(PATIENCE))).is_some() {
+    if may_fail(base.hold_anew("kept", &kept, b"attached", Some(HELD))).is_some() {
         may_fail(base.list_held());
         for held in [may_fail(base.take_copy("kept")), may_fail(base.take("kept"))].into_iter().flatten() {
             assert_eq!(held.attachment, b"attached");

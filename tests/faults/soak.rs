@@ -2,8 +2,8 @@
 
 use crate::cases::{Host, workers};
 use crate::parts::*;
-use crate::wire::{Evd, eventually};
-use evd_client::{Event, EventBase, What};
+use crate::wire::{Evd, PATIENCE, eventually};
+use evd_client::{Error, Event, EventBase, What};
 use evd_proto::What as Ready;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -20,16 +20,19 @@ const WARM: Duration = Duration::from_secs(60);
 
 /// A client that parks, subscribes, and leaves in an orderly way.
 fn comes_and_leaves(socket: &Path) {
-    let base =
-        EventBase::builder().socket(socket).name("churn").connect().linger(Duration::ZERO).build().unwrap();
+    let builder = EventBase::builder().socket(socket).name("churn").connect().patience(PATIENCE);
+    let base = builder.linger(Duration::ZERO).build().unwrap();
     let (near, _far) = pair();
     let (_event, _) = reader(&base, near);
     let timer = Event::timer(&base, What::PERSIST, |_, _| {}).unwrap();
     timer.add(Some(60_000 * MS)).unwrap();
     let named = Event::named(&base, "churn", |_, _| {}).unwrap();
     named.add(None).unwrap();
-    base.sync().unwrap();
-    base.trigger("churn").unwrap();
+    // On a machine that is too busy it has left by itself after 2 s.
+    match base.sync().and_then(|()| base.trigger("churn")) {
+        Ok(_) | Err(Error::Lost | Error::NeedsEvd) => {}
+        Err(e) => panic!("{e}"),
+    }
 }
 
 /// One that is gone without a word, with all it had.
