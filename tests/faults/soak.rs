@@ -2,9 +2,11 @@
 
 use crate::cases::{Host, workers};
 use crate::parts::*;
-use crate::wire::{Evd, PATIENCE, eventually};
+use crate::wire::{Evd, PATIENCE, Raw, eventually, hello};
 use evd_client::{Error, Event, EventBase, What};
 use evd_proto::What as Ready;
+use evd_proto::frame::Kind;
+use evd_proto::reply::{Code, Refused};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,10 +20,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// What evd has once and keeps is there by then.
 const WARM: Duration = Duration::from_secs(60);
 
-/// A client that parks, subscribes, and leaves in an orderly way.
-fn comes_and_leaves(socket: &Path) {
+/// A client that parks, subscribes, and leaves in an orderly way. `false`: it was turned away, because a worker got no processor for too long.
+fn comes_and_leaves(socket: &Path) -> bool {
     let builder = EventBase::builder().socket(socket).name("churn").connect().patience(PATIENCE);
-    let base = builder.linger(Duration::ZERO).build().unwrap();
+    let base = match builder.linger(Duration::ZERO).build() {
+        Ok(base) => base,
+        Err(Error::Refused(why)) if why.code == Code::Busy => return false,
+        Err(e) => panic!("{e}"),
+    };
     let (near, _far) = pair();
     let (_event, _) = reader(&base, near);
     let timer = Event::timer(&base, What::PERSIST, |_, _| {}).unwrap();
@@ -30,24 +36,32 @@ fn comes_and_leaves(socket: &Path) {
     named.add(None).unwrap();
     // On a machine that is too busy it has left by itself after 2 s.
     match base.sync().and_then(|()| base.trigger("churn")) {
-        Ok(_) | Err(Error::Lost | Error::NeedsEvd) => {}
+        Ok(_) | Err(Error::Lost | Error::NeedsEvd) => true,
         Err(e) => panic!("{e}"),
     }
 }
 
 /// One that is gone without a word, with all it had.
-fn comes_and_dies(evd: &Evd) {
-    let mut raw = evd.client("dies");
+fn comes_and_dies(evd: &Evd) -> bool {
+    let mut raw = Raw::connect(&evd.path());
+    raw.send_if_open(&hello("dies", ""));
+    let got = raw.next();
+    if got.kind == Kind::Refused {
+        let why: Refused = got.read();
+        assert_eq!(why.code, Code::Busy, "{}", why.text);
+        return false;
+    }
     let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().unwrap()).collect();
     let watches: Vec<_> = (0..3).map(|id| (id, 1, Ready::READ)).collect();
     let fds: Vec<_> = pairs.iter().map(|p| p.0.as_raw_fd()).collect();
     raw.arm(&watches, &fds);
     raw.timers(&[(0, u64::MAX)], &[]);
+    true
 }
 
-/// Clients come and go for a while, as many as should; returns how many.
-fn churn(evd: &Evd, time: Duration) -> usize {
-    let (count, start) = (AtomicUsize::new(0), Instant::now());
+/// Clients come and go for a while, as many as should; returns how many, and how many of them were turned away.
+fn churn(evd: &Evd, time: Duration) -> (usize, usize) {
+    let (count, away, start) = (AtomicUsize::new(0), AtomicUsize::new(0), Instant::now());
     // A little faster, for the time of the looks.
     let pause = Duration::from_secs(60) / (A_MINUTE + A_MINUTE / 20) as u32;
     std::thread::scope(|scope| {
@@ -57,12 +71,13 @@ fn churn(evd: &Evd, time: Duration) -> usize {
                     let n = count.fetch_add(1, Ordering::Relaxed);
                     // It is late if the machine is slow; then it makes up for it.
                     std::thread::sleep((pause * n as u32).saturating_sub(start.elapsed()));
-                    if n % 2 == 0 { comes_and_leaves(&evd.path()) } else { comes_and_dies(evd) }
+                    let served = if n % 2 == 0 { comes_and_leaves(&evd.path()) } else { comes_and_dies(evd) };
+                    away.fetch_add(usize::from(!served), Ordering::Relaxed);
                 }
             });
         }
     });
-    count.into_inner()
+    (count.into_inner(), away.into_inner())
 }
 
 /// By how many bytes a minute it grows: the line through the points, by least squares.
@@ -81,9 +96,10 @@ fn clients_that_come_and_go_leave_memory_and_fds_as_they_were() {
     let minutes: f64 = std::env::var("EVD_SOAK_MINUTES").map_or(20.0, |m| m.parse().unwrap());
     let (host, start) = (Host::start_quiet(), Instant::now());
     let fds = host.evd.fds();
-    let (mut clients, mut points) = (0, Vec::new());
+    let (mut clients, mut away, mut points) = (0, 0, Vec::new());
     while start.elapsed().as_secs_f64() < minutes * 60.0 {
-        clients += churn(&host.evd, LOOK_EVERY);
+        let (came, refused) = churn(&host.evd, LOOK_EVERY);
+        (clients, away) = (clients + came, away + refused);
         eventually("nobody is served", || workers(&host.evd) == 0);
         eventually("as many fds as at first", || host.evd.fds() == fds);
         let (at, resident) = (start.elapsed(), host.evd.resident());
