@@ -31,12 +31,14 @@ mod numbers;
 mod os;
 #[path = "e2e/parts.rs"]
 mod parts;
+#[path = "e2e/process.rs"]
+#[allow(dead_code)]
+mod process;
 #[path = "e2e/quotas.rs"]
 mod quotas;
 #[path = "e2e/refusals.rs"]
 mod refusals;
 #[path = "e2e/role.rs"]
-#[allow(dead_code)]
 mod role;
 #[path = "e2e/shortage.rs"]
 mod shortage;
@@ -51,28 +53,3 @@ mod watches;
 #[path = "server/wire.rs"]
 #[allow(dead_code)]
 mod wire;
-
-/// What this program does when it is started as a part of a test.
-const ROLES: &[(&str, role::Role)] = &[
-    ("crowd", crowd::fifty_clients),
-    ("churn", dying::churn),
-    ("peer", dying::peer),
-    ("frozen", stalls::frozen),
-    ("forks", forks::forks),
-    ("counted", forks::counted),
-    ("inside", forks::inside),
-    ("starts", forks::starts),
-    ("heir", holds::heir),
-    ("lasting", holds::lasting),
-    ("stranger", holds::stranger),
-    ("guest", embedded::guest),
-    ("host", embedded::host),
-    ("greedy", shortage::greedy),
-    ("by_environment", refusals::by_environment),
-    ("shut_out", refusals::shut_out),
-    ("turned_away", refusals::turned_away),
-    ("welcome", refusals::welcome),
-    ("disabled", refusals::disabled),
-    ("subscriber", names::subscriber),
-    ("signalled", signals::signalled),
-];

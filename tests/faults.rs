@@ -13,8 +13,10 @@ mod kills;
 #[path = "e2e/parts.rs"]
 #[allow(dead_code)]
 mod parts;
-#[path = "e2e/role.rs"]
+#[path = "e2e/process.rs"]
 #[allow(dead_code)]
+mod process;
+#[path = "faults/role.rs"]
 mod role;
 #[path = "faults/script.rs"]
 mod script;
@@ -27,6 +29,3 @@ mod strace;
 #[path = "server/wire.rs"]
 #[allow(dead_code)]
 mod wire;
-
-/// What this program does when it is started as a part of a test.
-const ROLES: &[(&str, role::Role)] = &[("session", script::session)];

@@ -1,7 +1,7 @@
 //! The cases of a test: which there are, an evd for each of them, and what must hold when it is over.
 
 use crate::parts::*;
-use crate::role::Process;
+use crate::process::Process;
 use crate::strace::{Strace, calls, is_allowed};
 use crate::wire::{Dir, Evd, eventually};
 use evd_proto::reply::{Resource, StatusPage};

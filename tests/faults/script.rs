@@ -3,7 +3,7 @@
 //! It goes on whatever happens to evd, and fails if an event is lost, a timer is early or fires twice, or a held fd is another file than was given.
 
 use crate::parts::*;
-use crate::role::{hear, say};
+use crate::process::{hear, say};
 use crate::wire::PATIENCE;
 use evd_client::{Error, Event, EventBase, LinkState, What};
 use evd_proto::sys::Wake;

@@ -9,16 +9,6 @@ use evd_proto::sys;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 
-fn bytes(kind: Kind, len: u32, fds: u8, flags: u8, serial: u64) -> Vec<u8> {
-    let mut b = Vec::new();
-    b.extend_from_slice(&len.to_le_bytes());
-    b.extend_from_slice(&(kind as u16).to_le_bytes());
-    b.push(fds);
-    b.push(flags);
-    b.extend_from_slice(&serial.to_le_bytes());
-    b
-}
-
 #[test]
 fn a_client_of_another_version_is_told_ours() {
     let evd = Evd::start();
@@ -79,22 +69,22 @@ fn broken_streams_end_their_session_and_no_other() {
         frame::encode(&mut b, serial, 0, &hold).unwrap();
         b
     };
-    let mut unknown = bytes(Kind::Sync, 0, 0, 0, 9);
+    let mut unknown = header(Kind::Sync, 0, 0, 0, 9);
     unknown[4] = 0x77;
-    let mut trailing = bytes(Kind::Sync, 3, 0, 0, 9);
+    let mut trailing = header(Kind::Sync, 3, 0, 0, 9);
     trailing.extend_from_slice(b"xyz");
-    let mut bomb = bytes(Kind::Disarm, 8, 0, 0, 9);
+    let mut bomb = header(Kind::Disarm, 8, 0, 0, 9);
     bomb.extend_from_slice(&u64::MAX.to_le_bytes());
     let bad: [(&str, Vec<u8>, &str); 10] = [
         ("garbage", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), "unknown kind"),
         ("an unknown kind", unknown, "unknown kind"),
-        ("unknown flags", bytes(Kind::Sync, 0, 0, 4, 9), "unknown flags"),
-        ("too long", bytes(Kind::Report, 70_000, 0, 0, 9), "65536"),
-        ("too long for one with fds", bytes(Kind::Arm, 17_000, 1, 0, 9), "16368"),
+        ("unknown flags", header(Kind::Sync, 0, 0, 4, 9), "unknown flags"),
+        ("too long", header(Kind::Report, 70_000, 0, 0, 9), "65536"),
+        ("too long for one with fds", header(Kind::Arm, 17_000, 1, 0, 9), "16368"),
         ("bytes behind the body", trailing, "3 bytes after"),
         ("a length bomb", bomb, "malformed"),
-        ("a reply", bytes(Kind::Done, 0, 0, 0, 9), "Done is not allowed"),
-        ("fds that do not come", bytes(Kind::Sync, 0, 3, 0, 9), "3 fds, but 0"),
+        ("a reply", header(Kind::Done, 0, 0, 0, 9), "Done is not allowed"),
+        ("fds that do not come", header(Kind::Sync, 0, 3, 0, 9), "3 fds, but 0"),
         ("a hold without its fd", hold(9), "1 fds, but 0"),
     ];
     for (what, bytes, word) in bad {
@@ -106,9 +96,9 @@ fn broken_streams_end_their_session_and_no_other() {
     }
     for serial in [0, 1, 5] {
         let mut c = evd.client("bad");
-        c.raw(&bytes(Kind::Sync, 0, 0, 0, 5), &[]);
+        c.raw(&header(Kind::Sync, 0, 0, 0, 5), &[]);
         assert_eq!(c.next().serial, 5);
-        c.raw(&bytes(Kind::Sync, 0, 0, 0, serial), &[]);
+        c.raw(&header(Kind::Sync, 0, 0, 0, serial), &[]);
         assert!(c.is_ended_with(Code::Protocol).contains("must increase"));
     }
     let mut c = evd.client("twice");
@@ -125,14 +115,14 @@ fn fds_must_be_as_many_as_announced() {
     let null = sys::reserve_fd().unwrap();
     let two = [null.as_raw_fd(); 2];
     let mut c = evd.client("more");
-    c.raw(&bytes(Kind::Sync, 0, 1, 0, 9), &two);
+    c.raw(&header(Kind::Sync, 0, 1, 0, 9), &two);
     assert!(c.is_ended_with(Code::Protocol).contains("1 fds, but 2"));
     // The frame's own number is right, but its body speaks of another one.
     let mut c = evd.client("body");
     c.arm(&[(0, 1, What::READ)], &two);
     assert!(c.is_ended_with(Code::Protocol).contains("1 fds, but 2"));
     let mut c = evd.client("sync");
-    c.raw(&bytes(Kind::Sync, 0, 2, 0, 9), &two);
+    c.raw(&header(Kind::Sync, 0, 2, 0, 9), &two);
     assert!(c.is_ended_with(Code::Protocol).contains("0 fds, but 2"));
     eventually("its fds are back", || evd.fds() == before);
     evd.serves();

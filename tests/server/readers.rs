@@ -7,7 +7,6 @@ use evd_proto::frame::Kind;
 use evd_proto::reply::{Code, Done, Refused, StatusPage, Took};
 use evd_proto::request::{Hold, Status, Subscribe, Sync, Take, Trigger};
 use evd_proto::sys;
-use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -153,24 +152,7 @@ fn one_fd_at_a_time_is_on_its_way_to_a_client() {
 
 /// Makes its worker hang: a connection that lingers is closed there, because the time of its hold is over.
 fn block(c: &mut Raw, seconds: i32) -> (TcpListener, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut lingers = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (never_reads, _) = listener.accept().unwrap();
-    lingers.set_nonblocking(true).unwrap();
-    while lingers.write(&[0; 65_536]).is_ok() {}
-    let linger = libc::linger { l_onoff: 1, l_linger: seconds };
-    // SAFETY: `linger` is live for the call, and its size is given.
-    let set = unsafe {
-        let at = (&raw const linger).cast();
-        libc::setsockopt(
-            lingers.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            at,
-            size_of_val(&linger) as u32,
-        )
-    };
-    assert_eq!(set, 0);
+    let (listener, never_reads, lingers) = lingering(seconds);
     let hold = Hold { name: "lingers".into(), attachment: vec![], ttl: 100_000_000, replace: true };
     let serial = c.send_fds(&hold, &[lingers.as_fd().as_raw_fd()]);
     c.answer(serial).read::<Done>();

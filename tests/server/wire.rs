@@ -9,6 +9,7 @@ use evd_proto::request::{Arm, ArmWatch, Hello, Role, SetTimer, Sync, Timers};
 use evd_proto::sys::{self, PollFd};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,12 @@ pub struct Evd {
 
 /// The command that starts evd with nothing inherited that would change it.
 pub fn command(socket: &Path) -> Command {
-    let mut c = Command::new(env!("CARGO_BIN_EXE_evd"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_evd")), socket)
+}
+
+/// The same for a copy of it.
+pub fn command_of(program: &Path, socket: &Path) -> Command {
+    let mut c = Command::new(program);
     for name in [
         "LISTEN_FDS",
         "LISTEN_PID",
@@ -102,6 +108,11 @@ impl Evd {
         let dir = Dir::new();
         let mut c = command(&dir.socket());
         change(&mut c);
+        Evd::started(c, dir)
+    }
+
+    /// By a command that listens in this directory.
+    pub fn started(mut c: Command, dir: Dir) -> Evd {
         let mut child = c.stdin(Stdio::null()).spawn().unwrap();
         eventually("evd listens", || {
             assert_eq!(child.try_wait().unwrap(), None, "evd ended");
@@ -164,6 +175,35 @@ impl Drop for Evd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A frame's header, whatever it says.
+pub fn header(kind: Kind, len: u32, fds: u8, flags: u8, serial: u64) -> Vec<u8> {
+    let mut b = Vec::new();
+    b.extend_from_slice(&len.to_le_bytes());
+    b.extend_from_slice(&(kind as u16).to_le_bytes());
+    b.push(fds);
+    b.push(flags);
+    b.extend_from_slice(&serial.to_le_bytes());
+    b
+}
+
+/// A connection that takes so many seconds to close: it lingers, and its peer never reads. It comes last, after what must live as long.
+pub fn lingering(seconds: i32) -> (TcpListener, TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut lingers = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (never_reads, _) = listener.accept().unwrap();
+    lingers.set_nonblocking(true).unwrap();
+    while lingers.write(&[0; 65_536]).is_ok() {}
+    let linger = libc::linger { l_onoff: 1, l_linger: seconds };
+    // SAFETY: `linger` is live for the call, and its size is given.
+    let set = unsafe {
+        let at = (&raw const linger).cast();
+        let size = size_of_val(&linger) as u32;
+        libc::setsockopt(lingers.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, at, size)
+    };
+    assert_eq!(set, 0);
+    (listener, never_reads, lingers)
 }
 
 pub fn hello(name: &str, method: &str) -> Hello {
