@@ -113,5 +113,7 @@ fn clients_that_come_and_go_leave_memory_and_fds_as_they_were() {
     println!(
         "{rate:.0} clients a minute, {slope:.2} KiB a minute, {fds} fds at the beginning and at the end"
     );
+    println!("{away} of {clients} clients were turned away for a while");
+    assert!(away * 100 < clients, "{away} of {clients} clients were turned away");
     assert!(slope < 1.0, "it grows by {slope:.2} KiB a minute");
 }
