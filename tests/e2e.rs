@@ -32,6 +32,7 @@ mod os;
 #[path = "e2e/parts.rs"]
 mod parts;
 #[path = "e2e/process.rs"]
+#[allow(dead_code)]
 mod process;
 #[path = "e2e/quotas.rs"]
 mod quotas;

@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The timer after which connections are accepted again, the watchdog's, and that of [`Acceptor::settles`].
 const RESUME: u64 = 0;
 const LOOK: u64 = 1;
+/// That after which who is refused is told again, where there was no thread for it.
+const TELL: u64 = 3;
 const SETTLED: u64 = 2;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
@@ -49,6 +51,8 @@ pub(super) struct Acceptor {
     /// `None`: there is no service manager that wants to hear that evd lives.
     watchdog: Option<Watchdog>,
     is_paused: bool,
+    /// Somebody waits to be refused, and the timer for it is set.
+    tells_later: bool,
     /// A connection with this number or a greater one is turned away: the rest is for the fds that those who are here already pass.
     most: RawFd,
 }
@@ -71,7 +75,7 @@ impl Acceptor {
         let most = most - (most / 4).min(RESERVE);
         let reject = Reject::default();
         let watchdog = service.watchdog().map(Watchdog::new);
-        let (is_paused, starts) = (false, None);
+        let (is_paused, tells_later, starts) = (false, false, None);
         Ok(Acceptor {
             base,
             listener,
@@ -83,6 +87,7 @@ impl Acceptor {
             starts,
             watchdog,
             is_paused,
+            tells_later,
             most,
         })
     }
@@ -123,6 +128,7 @@ impl Acceptor {
                     Activation::Ready { .. } => self.accept(),
                     Activation::Timer { token: SETTLED, .. } => self.settled(),
                     Activation::Timer { token: LOOK, .. } => self.look(),
+                    Activation::Timer { token: TELL, .. } => self.tells_later = false,
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);
@@ -134,6 +140,7 @@ impl Acceptor {
                     Activation::Mail => self.show(),
                 }
             }
+            self.tell_refused();
         }
         if let Some(starts) = &self.starts {
             // Who ends by himself has not crashed.
@@ -233,6 +240,15 @@ impl Acceptor {
             self.reject.refuse(socket, Code::OutOfFds, OUT_OF_FDS.to_owned());
         }
         self.pause();
+    }
+
+    /// Has those told that are refused. Without a thread for it they wait, and evd goes on.
+    fn tell_refused(&mut self) {
+        if !self.tells_later && !self.reject.hand_over() {
+            self.tells_later = true;
+            let at = self.base.now().saturating_add(PAUSE);
+            self.base.set_timer(None, at, TELL);
+        }
     }
 
     fn pause(&mut self) {

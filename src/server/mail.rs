@@ -28,8 +28,8 @@ pub(super) enum Mail {
     AskEvents { base: u64, from: (u8, u32), ticket: Asker },
     /// `None`: the base is no more.
     Events { ticket: u64, page: Option<Box<EventsPage>> },
-    /// There are held fds of an earlier evd to be read.
-    Inherited,
+    /// The held fds of its user have changed, or there are some of an earlier evd to be read.
+    Holds,
     /// Somebody follows other bases than before: see the registry.
     Followers,
     /// To a follower: what happened in a base.
@@ -67,6 +67,8 @@ pub(super) struct Handle {
     pub sessions: AtomicU32,
     /// When its turn began, in nanoseconds; 0: it waits.
     pub busy_since: AtomicU64,
+    /// Whether it may be waiting for the time of a held fd. Set before that time is looked up.
+    pub awaits_hold: AtomicBool,
     /// Whether there may be something in `queue`.
     has_mail: AtomicBool,
     /// Since when there is something in `queue`, in nanoseconds.
@@ -87,6 +89,7 @@ impl Handle {
             thread: OnceLock::new(),
             sessions: AtomicU32::new(sessions),
             busy_since: AtomicU64::new(0),
+            awaits_hold: AtomicBool::new(false),
             has_mail: AtomicBool::new(false),
             mail_since: AtomicU64::new(0),
             queue: Mutex::new(Some(Vec::new())),

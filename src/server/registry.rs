@@ -195,9 +195,18 @@ impl Shared {
     pub fn inherit(self: &Arc<Self>, uid: u32) {
         let mut registry = lock(&self.registry);
         match self.new_worker(&mut registry, uid) {
-            Ok(worker) => drop(worker.post(Mail::Inherited)),
+            Ok(worker) => drop(worker.post(Mail::Holds)),
             // The first one that comes for it reads it.
             Err(e) => log::warn!("no worker for the holds of user {uid}: {e}"),
+        }
+    }
+
+    /// Tells the other workers of a user that wait for the time of a held fd: it may have gone, and then nothing keeps them.
+    pub fn holds_changed(&self, by: &Handle) {
+        let registry = lock(&self.registry);
+        let others = registry.workers.values().filter(|w| w.uid == by.uid && w.id != by.id);
+        for worker in others.filter(|w| w.awaits_hold.load(Ordering::Relaxed)) {
+            worker.post(Mail::Holds);
         }
     }
 

@@ -17,7 +17,11 @@ const MOST: usize = 64;
 #[derive(Default)]
 pub(super) struct Reject {
     thread: Option<Sender<(OwnedFd, Refused)>>,
+    /// Those that there was no thread for; they count as waiting.
+    unsent: Vec<(OwnedFd, Refused)>,
     waiting: Arc<AtomicUsize>,
+    /// Said once, and not each time that it is tried.
+    is_missing: bool,
 }
 
 impl Reject {
@@ -29,17 +33,24 @@ impl Reject {
     /// As [`Reject::refuse`], with all that there is to say.
     pub fn tell(&mut self, socket: OwnedFd, refused: Refused) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let unsent = match &self.thread {
-            Some(thread) => thread.send((socket, refused)).err().map(|e| e.0),
-            None => Some((socket, refused)),
-        };
-        if let Some(one) = unsent {
-            self.start();
-            if let Some(thread) = &self.thread {
-                // The thread ends only with its sender.
-                let _ = thread.send(one);
-            }
+        self.unsent.push((socket, refused));
+        self.hand_over();
+    }
+
+    /// Gives the thread what it has not got, and makes it if it is not there. `false`: the system has no thread for this now.
+    pub fn hand_over(&mut self) -> bool {
+        if self.unsent.is_empty() {
+            return true;
         }
+        if self.thread.is_none() {
+            self.start();
+        }
+        let Some(thread) = &self.thread else { return false };
+        for one in self.unsent.drain(..) {
+            // The thread ends only with its sender.
+            let _ = thread.send(one);
+        }
+        true
     }
 
     /// Whether so many wait that no more should be accepted for now.
@@ -60,8 +71,12 @@ impl Reject {
             }
         };
         match std::thread::Builder::new().name("evd-reject".to_owned()).spawn(run) {
-            Ok(_) => self.thread = Some(sender),
-            Err(e) => log::warn!("no thread to refuse connections with: {e}"),
+            Ok(_) => (self.thread, self.is_missing) = (Some(sender), false),
+            Err(e) if !self.is_missing => {
+                self.is_missing = true;
+                log::warn!("no thread to refuse connections with: {e}");
+            }
+            Err(_) => {}
         }
     }
 }

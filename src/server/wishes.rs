@@ -31,7 +31,7 @@ impl Worker {
             Wish::TakeAll { serial, prefix } => self.take_all(id, serial, &prefix),
             Wish::Taken { holds } => {
                 self.shared.holds.taken(self.me.uid, &holds, id);
-                self.plan_holds();
+                self.holds_changed();
             }
             // Answers of many pages to many questions of a few bytes.
             Wish::ListHolds { serial, .. } | Wish::Status { serial, .. } | Wish::Events { serial, .. }
@@ -42,7 +42,7 @@ impl Worker {
             },
             Wish::DropHold { serial, name } => {
                 let dropped = self.shared.holds.drop(self.me.uid, &name);
-                self.plan_holds();
+                self.holds_changed();
                 self.done_or_refused(id, serial, dropped);
             }
             Wish::Sync { serial } => self.reply(id, serial, &Done {}),
@@ -120,8 +120,13 @@ impl Worker {
         let who = session.who();
         let giver = Giver { pid: who.peer.pid, name: who.name.clone() };
         let held = self.shared.holds.put(self.me.uid, gifts, replace, &giver);
-        self.plan_holds();
+        self.holds_changed();
         self.done_or_refused(id, serial, held);
+    }
+
+    fn holds_changed(&mut self) {
+        self.plan_holds();
+        self.shared.holds_changed(&self.me);
     }
 
     fn done_or_refused(&mut self, id: u64, serial: u64, result: Result<(), Refusal>) {

@@ -163,7 +163,7 @@ impl Worker {
             match one {
                 Mail::Connection(guest) => self.greet(guest),
                 Mail::Stop => self.stop(),
-                Mail::Inherited => self.plan_holds(),
+                Mail::Holds => self.plan_holds(),
                 Mail::Followers => self.refresh_followers(),
                 Mail::Trace { to, trace } => self.show_trace(to, &trace),
                 other => self.answer(other),
@@ -198,7 +198,10 @@ impl Worker {
 
     /// Holds have changed, or there may be some of an earlier evd: finds out when something is to be done about them.
     pub fn plan_holds(&mut self) {
+        // First: whoever changes the holds after they are looked at here sees it, by their lock.
+        self.me.awaits_hold.store(true, Ordering::Relaxed);
         let next = self.shared.holds.next_due(self.me.uid);
+        self.me.awaits_hold.store(next.is_some(), Ordering::Relaxed);
         self.deadlines.plan_holds(next);
     }
 

@@ -9,8 +9,8 @@ use evd_proto::sys;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 const ROLE: &str = "EVD_E2E_ROLE";
 /// What begins a line of a role, apart from those of the test harness around it.
@@ -108,9 +108,22 @@ impl Process {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
+    /// As [`Process::tell`], to one that may have ended. `false`: it had.
+    pub fn try_tell(&mut self, line: &str) -> bool {
+        writeln!(self.input.as_mut().unwrap(), "{line}").is_ok()
+    }
+
     /// Its next line.
     pub fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("the other process says nothing")
+        self.line_or_end().expect("the other process ended")
+    }
+
+    /// Its next line; `None`: it has ended.
+    pub fn line_or_end(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => panic!("the other process says nothing"),
+            line => line.ok(),
+        }
     }
 
     /// Waits until it says this.
@@ -119,10 +132,15 @@ impl Process {
     }
 
     /// Waits until it has done all of its role.
-    pub fn ends(mut self) {
+    pub fn ends(self) {
+        assert!(self.status().success(), "the other process failed");
+    }
+
+    /// Waits until it ends; how it did.
+    pub fn status(mut self) -> ExitStatus {
         drop(self.input.take());
         crate::wire::eventually("the other process ends", || self.child.try_wait().unwrap().is_some());
-        assert!(self.child.wait().unwrap().success(), "the other process failed");
+        self.child.wait().unwrap()
     }
 }
 

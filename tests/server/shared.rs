@@ -148,6 +148,23 @@ fn a_hold_ends_with_its_time_and_survives_its_worker() {
 }
 
 #[test]
+fn a_worker_that_only_waits_for_a_hold_to_expire_ends_when_that_is_gone() {
+    for method in evd::backend::supported(false) {
+        let evd = Evd::start();
+        let (_near, far) = UnixStream::pair().unwrap();
+        let mut giver = Raw::hello(&evd.path(), "giver", method);
+        let hold = Hold { name: "x".into(), attachment: vec![], ttl: 1 << 50, replace: false };
+        let serial = giver.send_fds(&hold, &[far.as_raw_fd()]);
+        giver.answer(serial).read::<Done>();
+        drop(giver);
+        let mut other = evd.client("other");
+        other.ask::<_, Done>(&DropHold { name: "x".into() });
+        drop(other);
+        eventually("all workers have ended", || evd.threads() == 1);
+    }
+}
+
+#[test]
 fn a_worker_that_only_waits_for_a_hold_to_expire_ends_with_evd() {
     for method in evd::backend::supported(false) {
         let mut evd = Evd::start();
