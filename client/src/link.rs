@@ -163,10 +163,10 @@ impl Link {
     }
 
     /// The pause before the next try: longer each time, and not the same for everybody who lost the same evd.
-    fn next_pause(&mut self) -> u64 {
+    fn next_pause(&mut self, mut x: u64) -> u64 {
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
-        let mut x = sys::monotonic_ns() ^ (u64::from(std::process::id()) << 32) | 1;
+        x |= 1;
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
@@ -202,8 +202,11 @@ impl State {
 
     /// Tries again later, from inside the loop.
     pub fn connect_later(&mut self) {
-        let pause = self.link.next_pause();
-        self.link.phase = Phase::Pause(sys::monotonic_ns() + pause);
+        let now = self.base.look_at_clock();
+        // What a test with a clock of its own sees is to be the same each time.
+        let own = if self.base.has_set_clock() { 0 } else { u64::from(std::process::id()) << 32 };
+        let pause = self.link.next_pause(now ^ own);
+        self.link.phase = Phase::Pause(now + pause);
     }
 
     /// What is due for the link, once a turn.
@@ -299,7 +302,18 @@ impl State {
 
     /// evd is gone, stuck or broken: everything goes on here.
     pub fn lose(&mut self, why: String) {
-        let Phase::Up(mut up) = std::mem::replace(&mut self.link.phase, Phase::Off) else { return };
+        let mut up = match std::mem::replace(&mut self.link.phase, Phase::Off) {
+            Phase::Up(up) => up,
+            // It ends before it was there.
+            Phase::Greeting(line, _) => {
+                self.base.unwatch(line.as_fd(), LINK_TOKEN);
+                return self.connect_later();
+            }
+            other => {
+                self.link.phase = other;
+                return;
+            }
+        };
         // What evd had sent is valid: read it to its end first.
         let mut incoming = Vec::new();
         let mut scratch = self.link.scratch.take().unwrap_or_default();

@@ -6,7 +6,7 @@
 use super::client::{Client, Target};
 use super::error::Error;
 use super::sockets::{Sockets, kind_name};
-use super::status::{self, SCHEMA_VERSION, write_json};
+use super::status::{self, SCHEMA_VERSION, print, write_json};
 use super::table::Table;
 use super::text::{Paint, duration, printable, short_duration};
 use evd_proto::reply::{Code, EventsPage, Place, WatchInfo};
@@ -14,7 +14,7 @@ use evd_proto::request::{Events, Selector};
 use evd_proto::sys::{FileKind, signal_name};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 /// `evctl events`.
 ///
@@ -27,16 +27,28 @@ pub(super) fn show(target: &Target, base: Option<Selector>, json: bool, paint: P
         None => all(&mut client)?,
     };
     let sockets = sockets(&bases);
+    print(|out| write_events(&bases, &sockets, json, paint, out))
+}
+
+/// What `evctl events` prints of bases.
+///
+/// # Errors
+/// What `out` gave.
+pub(super) fn write_events(
+    bases: &[EventsPage],
+    sockets: &Sockets,
+    json: bool,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
     if json {
-        let all: Vec<Value> = bases.iter().map(|b| base_as_json(b, &sockets)).collect();
-        return write_json(&json!({ "schema_version": SCHEMA_VERSION, "bases": all }));
+        let all: Vec<Value> = bases.iter().map(|b| base_as_json(b, sockets)).collect();
+        return write_json(&json!({ "schema_version": SCHEMA_VERSION, "bases": all }), out);
     }
     let mut table =
         Table::new(&["BASE", "NAME", "SOURCE", "ID", "PLACE", "INTEREST", "COUNT", "LAST", "LABEL", "WHAT"]);
-    bases.iter().for_each(|b| add_rows(b, &sockets, &mut table));
-    let mut out = BufWriter::new(io::stdout().lock());
-    table.write(&mut out, paint)?;
-    Ok(out.flush()?)
+    bases.iter().for_each(|b| add_rows(b, sockets, &mut table));
+    table.write(out, paint)
 }
 
 /// What the watches of a base are, by id.

@@ -7,7 +7,7 @@ use super::args::Put;
 use super::client::{Client, Target};
 use super::error::Error;
 use super::sockets::{Sockets, kind_name, one_word};
-use super::status::{SCHEMA_VERSION, write_json};
+use super::status::{SCHEMA_VERSION, print, write_json};
 use super::table::Table;
 use super::text::{Paint, printable, short_duration};
 use evd_proto::What;
@@ -15,7 +15,7 @@ use evd_proto::reply::{Done, HoldInfo, Holds};
 use evd_proto::request::{Drop, Hold, ListHolds};
 use evd_proto::sys::{self, FileKind, PollFd};
 use serde_json::{Value, json};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
@@ -71,12 +71,26 @@ pub(super) fn ls(target: &Target, json: bool, paint: Paint) -> Result<(), Error>
     let holds = ask(&mut Client::connect(target)?)?;
     let any = holds.iter().any(|h| h.kind == FileKind::Socket);
     let sockets = if any { Sockets::load() } else { Sockets::default() };
+    print(|out| write_holds(&holds, &sockets, json, paint, out))
+}
+
+/// What `evctl fd ls` prints of holds.
+///
+/// # Errors
+/// What `out` gave.
+pub(super) fn write_holds(
+    holds: &[HoldInfo],
+    sockets: &Sockets,
+    json: bool,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
     if json {
-        let all: Vec<Value> = holds.iter().map(|h| as_json(h, &sockets)).collect();
-        return write_json(&json!({ "schema_version": SCHEMA_VERSION, "holds": all }));
+        let all: Vec<Value> = holds.iter().map(|h| as_json(h, sockets)).collect();
+        return write_json(&json!({ "schema_version": SCHEMA_VERSION, "holds": all }), out);
     }
     let mut table = Table::new(&["NAME", "WHAT", "READY", "AGE", "LEFT", "GIVER", "ATTACHMENT"]);
-    for h in &holds {
+    for h in holds {
         let bytes = if h.attachment == 1 { "1 byte".to_owned() } else { format!("{} bytes", h.attachment) };
         let cells = vec![
             h.name.clone(),
@@ -89,9 +103,7 @@ pub(super) fn ls(target: &Target, json: bool, paint: Paint) -> Result<(), Error>
         ];
         table.row(false, cells);
     }
-    let mut out = BufWriter::new(io::stdout().lock());
-    table.write(&mut out, paint)?;
-    Ok(out.flush()?)
+    table.write(out, paint)
 }
 
 /// What it has counted, if it counts.

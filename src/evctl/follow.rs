@@ -34,24 +34,35 @@ pub(super) fn follow(target: &Target, base: Option<Selector>, json: bool) -> Res
     loop {
         let trace: Trace = client.notice()?;
         let at = wall_clock(trace.at, ahead);
-        for entry in &trace.entries {
-            let what = what(&mut files, &mut client, &trace, entry);
-            let line =
-                if json { json_line(&trace, entry, at, &what) } else { line(&trace, entry, at, &what) };
-            writeln!(out, "{line}")?;
+        write_trace(&trace, at, json, &mut out, |entry| what(&mut files, &mut client, &trace, entry))?;
+    }
+}
+
+/// What `evctl events --follow` prints of one notice, with what each entry happened to.
+///
+/// # Errors
+/// What `out` gave.
+pub(super) fn write_trace(
+    trace: &Trace,
+    at: u64,
+    json: bool,
+    out: &mut impl Write,
+    mut what: impl FnMut(&TraceEntry) -> String,
+) -> io::Result<()> {
+    for entry in &trace.entries {
+        let what = what(entry);
+        let line = if json { json_line(trace, entry, at, &what) } else { line(trace, entry, at, &what) };
+        writeln!(out, "{line}")?;
+    }
+    let (base, name, lost) = (trace.base, &trace.name, trace.lost);
+    match json {
+        _ if lost == 0 => Ok(()),
+        true => {
+            let name = printable(name);
+            let value = json!({ "time_ns": at, "base": base, "name": name, "source": "lost", "count": lost });
+            writeln!(out, "{value}")
         }
-        if trace.lost > 0 {
-            let (base, name, lost) = (trace.base, &trace.name, trace.lost);
-            match json {
-                true => {
-                    let name = printable(name);
-                    let value =
-                        json!({ "time_ns": at, "base": base, "name": name, "source": "lost", "count": lost });
-                    writeln!(out, "{value}")?;
-                }
-                false => writeln!(out, "{} {base} {} lost - - {lost} - -", clock(at), word(name))?,
-            }
-        }
+        false => writeln!(out, "{} {base} {} lost - - {lost} - -", clock(at), word(name)),
     }
 }
 
@@ -90,11 +101,16 @@ impl Files {
 
 /// What it happened to: a file, the name of an event, a signal.
 fn what(files: &mut Files, client: &mut Client, t: &Trace, e: &TraceEntry) -> String {
+    named(e).unwrap_or_else(|| files.describe(client, t.base, e.id))
+}
+
+/// As [`what`], of what the notice itself names: no files.
+pub(super) fn named(e: &TraceEntry) -> Option<String> {
     match e.source {
-        TraceSource::Parked | TraceSource::Local => files.describe(client, t.base, e.id),
-        TraceSource::Timer => String::new(),
-        TraceSource::Name => printable(&e.label),
-        TraceSource::Signal => signal_name(i32::try_from(e.id).unwrap_or(0)),
+        TraceSource::Parked | TraceSource::Local => None,
+        TraceSource::Timer => Some(String::new()),
+        TraceSource::Name => Some(printable(&e.label)),
+        TraceSource::Signal => Some(signal_name(i32::try_from(e.id).unwrap_or(0))),
     }
 }
 

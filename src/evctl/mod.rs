@@ -12,6 +12,8 @@ mod events;
 mod exec;
 mod fd;
 mod follow;
+#[doc(hidden)]
+pub mod probe;
 mod sockets;
 mod status;
 mod table;

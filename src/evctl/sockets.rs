@@ -37,6 +37,13 @@ impl Sockets {
         all
     }
 
+    /// Those of a table as `/proc/net/unix` is.
+    pub(super) fn of_unix(table: &str) -> Sockets {
+        let mut all = Sockets::default();
+        all.add_unix(table);
+        all
+    }
+
     /// What a file of this kind and inode is.
     pub(super) fn describe(&self, kind: FileKind, ino: u64) -> String {
         match (kind, self.0.get(&ino)) {

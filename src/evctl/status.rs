@@ -35,14 +35,24 @@ pub(super) fn ask(client: &mut Client) -> Result<StatusPage, Error> {
     Ok(whole)
 }
 
-/// Writes `value` as a document for machines.
+/// Writes to stdout what `write` writes, in few pieces.
 ///
 /// # Errors
 /// What stdout gave.
-pub(super) fn write_json(value: &Value) -> Result<(), Error> {
+pub(super) fn print(
+    write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>,
+) -> Result<(), Error> {
     let mut out = BufWriter::new(io::stdout().lock());
-    writeln!(out, "{value:#}")?;
+    write(&mut out)?;
     Ok(out.flush()?)
+}
+
+/// Writes `value` as a document for machines.
+///
+/// # Errors
+/// What `to` gave.
+pub(super) fn write_json(value: &Value, to: &mut impl Write) -> io::Result<()> {
+    writeln!(to, "{value:#}")
 }
 
 /// `evctl status`.
@@ -51,24 +61,36 @@ pub(super) fn write_json(value: &Value) -> Result<(), Error> {
 /// As [`Client::connect`] and [`Client::call`].
 pub(super) fn show(target: &Target, json: bool, paint: Paint) -> Result<(), Error> {
     let page = ask(&mut Client::connect(target)?)?;
+    print(|out| write_status(&page, json, paint, out))
+}
+
+/// What `evctl status` prints of a page.
+///
+/// # Errors
+/// What `out` gave.
+pub(super) fn write_status(
+    page: &StatusPage,
+    json: bool,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
     if json {
-        return write_json(&whole_as_json(&page));
+        return write_json(&whole_as_json(page), out);
     }
-    let mut out = BufWriter::new(io::stdout().lock());
-    write_head(&page, &mut out, paint)?;
+    write_head(page, out, paint)?;
     if !page.workers.is_empty() {
         writeln!(out)?;
-        workers(&page.workers).write(&mut out, paint)?;
+        workers(&page.workers).write(out, paint)?;
     }
     if !page.accounts.is_empty() {
         writeln!(out)?;
-        accounts(&page.accounts).write(&mut out, paint)?;
+        accounts(&page.accounts).write(out, paint)?;
     }
     for base in &page.bases {
         writeln!(out)?;
-        write_base(base, &mut out, paint)?;
+        write_base(base, out, paint)?;
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 /// `evctl bases`.
@@ -77,9 +99,22 @@ pub(super) fn show(target: &Target, json: bool, paint: Paint) -> Result<(), Erro
 /// As [`Client::connect`] and [`Client::call`].
 pub(super) fn bases(target: &Target, json: bool, paint: Paint) -> Result<(), Error> {
     let page = ask(&mut Client::connect(target)?)?;
+    print(|out| write_bases(&page, json, paint, out))
+}
+
+/// What `evctl bases` prints of a page.
+///
+/// # Errors
+/// What `out` gave.
+pub(super) fn write_bases(
+    page: &StatusPage,
+    json: bool,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
     if json {
         let all: Vec<Value> = page.bases.iter().map(base_as_json).collect();
-        return write_json(&json!({ "schema_version": SCHEMA_VERSION, "bases": all }));
+        return write_json(&json!({ "schema_version": SCHEMA_VERSION, "bases": all }), out);
     }
     let mut table = Table::new(&[
         "BASE",
@@ -124,9 +159,7 @@ pub(super) fn bases(target: &Target, json: bool, paint: Paint) -> Result<(), Err
         ];
         table.row(b.unread > 0, cells);
     }
-    let mut out = BufWriter::new(io::stdout().lock());
-    table.write(&mut out, paint)?;
-    Ok(out.flush()?)
+    table.write(out, paint)
 }
 
 fn write_head(page: &StatusPage, out: &mut impl Write, paint: Paint) -> io::Result<()> {

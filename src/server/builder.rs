@@ -259,7 +259,7 @@ fn inherit(holds: &Holds, parcels: Vec<Left>, trust: Trust) -> Vec<u32> {
     })
 }
 
-fn new_base() -> Result<Base, Error> {
+pub(super) fn new_base() -> Result<Base, Error> {
     Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(no_base)
 }
 

@@ -25,6 +25,8 @@ mod log;
 mod mail;
 mod names;
 mod parcel;
+#[doc(hidden)]
+pub mod probe;
 mod quotas;
 mod records;
 mod registry;

@@ -110,7 +110,8 @@ pub(super) fn gone(to: &mut Vec<u8>, number: u64) {
     });
 }
 
-fn entry(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+/// Appends an entry with what `write` writes.
+pub(super) fn entry(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = to.len();
     to.extend_from_slice(&[0; 8]);
     write(to);

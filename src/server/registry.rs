@@ -202,15 +202,33 @@ impl Shared {
     }
 
     fn new_worker(self: &Arc<Self>, registry: &mut Registry, uid: u32) -> io::Result<Arc<Handle>> {
+        let worker = self.make_worker(registry, uid)?;
+        let handle = Arc::clone(&worker.me);
+        self.start(registry, &handle, move || worker.run())?;
+        Ok(handle)
+    }
+
+    /// Makes a worker that is not on a thread but is driven by the caller, if the user has none yet.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn worker_by_hand(self: &Arc<Self>, uid: u32) -> io::Result<Option<Worker>> {
+        let mut registry = lock(&self.registry);
+        if registry.workers.values().any(|w| w.uid == uid) {
+            return Ok(None);
+        }
+        let worker = self.make_worker(&mut registry, uid)?;
+        registry.workers.insert(worker.me.id, Arc::clone(&worker.me));
+        Ok(Some(worker))
+    }
+
+    fn make_worker(self: &Arc<Self>, registry: &mut Registry, uid: u32) -> io::Result<Worker> {
         let mut base =
             Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(io::Error::other)?;
         let waker = base.waker()?;
         registry.last_worker += 1;
         let handle = Handle::new(registry.last_worker, uid, false, base.method(), waker, 0);
-        let handle = Arc::new(handle);
-        let worker = Worker::new(Arc::clone(self), Arc::clone(&handle), base)?;
-        self.start(registry, &handle, move || worker.run())?;
-        Ok(handle)
+        Worker::new(Arc::clone(self), Arc::new(handle), base)
     }
 
     /// Makes a worker for one session whose base can't be waited for through another.
@@ -361,14 +379,21 @@ impl Shared {
         viewer.is_some()
     }
 
-    /// Who follows a base.
+    /// Who follows a base: each once, also who follows it and all.
     pub fn followers(&self, base: u64, uid: u32) -> Vec<Follower> {
         let registry = lock(&self.registry);
         let follows = |f: &&Following| match f.base {
             Some(id) => id == base,
             None => f.viewer.may_see(uid),
         };
-        registry.followers.iter().filter(follows).map(|f| f.to.clone()).collect()
+        let mut found: Vec<Follower> = Vec::new();
+        for following in registry.followers.iter().filter(follows) {
+            // Those of one session are not far from each other, but need not be neighbours.
+            if found.iter().all(|f| f.session != following.to.session) {
+                found.push(following.to.clone());
+            }
+        }
+        found
     }
 
     fn tell_all(&self, mail: impl Fn() -> Mail) {

@@ -45,6 +45,8 @@ pub(super) struct Worker {
     acts: Vec<Activation>,
     wishes: Vec<Wish>,
     mail: Vec<Mail>,
+    /// Whose wishes are being granted, and what ended it meanwhile: what it asked for before counts, so it stays until all are.
+    granting: Option<(u64, Option<Ending>)>,
     stopping: bool,
 }
 
@@ -94,6 +96,7 @@ impl Worker {
             acts: Vec::new(),
             wishes: Vec::new(),
             mail: Vec::new(),
+            granting: None,
             stopping: false,
         })
     }
@@ -101,28 +104,37 @@ impl Worker {
     /// Serves until there is nobody to serve.
     pub fn run(mut self) {
         while !self.is_done() {
-            self.me.busy_since.store(0, Ordering::Relaxed);
-            let deadline = self.deadlines.first();
-            let Some(base) = &mut self.base else { return };
-            let mut acts = std::mem::take(&mut self.acts);
-            if let Err(e) = base.wait_until(deadline, &mut acts) {
+            if let Err(e) = self.step(None) {
                 log::error!("worker {} of user {} can't wait and ends: {e}", self.me.id, self.me.uid);
                 return;
             }
-            self.me.busy_since.store(base.now(), Ordering::Relaxed);
-            for act in acts.drain(..) {
-                match act {
-                    Activation::Mail => self.read_mail(),
-                    Activation::Ready { token, .. } => {
-                        self.read_mail();
-                        self.turn(token);
-                    }
-                    _ => {}
-                }
-            }
-            self.acts = acts;
-            self.run_deadlines();
         }
+    }
+
+    /// Waits once, until `at_latest` (`None`: until something is to be done), and does what is to be done then. `false`: nothing was.
+    ///
+    /// # Errors
+    /// The wait failed.
+    pub fn step(&mut self, at_latest: Option<u64>) -> io::Result<bool> {
+        self.me.busy_since.store(0, Ordering::Relaxed);
+        let deadline = [self.deadlines.first(), at_latest].into_iter().flatten().min();
+        let Some(base) = &mut self.base else { return Ok(false) };
+        let mut acts = std::mem::take(&mut self.acts);
+        base.wait_until(deadline, &mut acts)?;
+        self.me.busy_since.store(base.now(), Ordering::Relaxed);
+        let found = !acts.is_empty();
+        for act in acts.drain(..) {
+            match act {
+                Activation::Mail => self.read_mail(),
+                Activation::Ready { token, .. } => {
+                    self.read_mail();
+                    self.turn(token);
+                }
+                _ => {}
+            }
+        }
+        self.acts = acts;
+        Ok(self.run_deadlines() || found)
     }
 
     /// Serves one session, and waits in its base.
@@ -151,7 +163,8 @@ impl Worker {
         }
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether there is nobody to serve; then it is no longer listed.
+    pub fn is_done(&self) -> bool {
         self.places.is_empty()
             && (self.stopping || (!self.deadlines.has_holds() && self.shared.retire(&self.me)))
     }
@@ -172,12 +185,15 @@ impl Worker {
         self.mail = mail;
     }
 
-    fn run_deadlines(&mut self) {
+    /// `true`: something was due.
+    fn run_deadlines(&mut self) -> bool {
         if self.deadlines.until(|| 0).is_none() {
-            return;
+            return false;
         }
         let now = sys::monotonic_ns();
+        let mut found = false;
         while let Some(due) = self.deadlines.pop(now) {
+            found = true;
             match due {
                 Due::Session(id) => {
                     if let Some(seat) = self.seat(id) {
@@ -194,6 +210,7 @@ impl Worker {
                 }
             }
         }
+        found
     }
 
     /// Holds have changed, or there may be some of an earlier evd: finds out when something is to be done about them.
@@ -325,10 +342,10 @@ impl Worker {
         let opened = Session::open(*opening, base, id, self.shared.limits, &mut self.tools, &mut wishes)
             .and_then(|session| self.seat_session(at, session));
         match opened {
-            Ok(()) => {
-                wishes.drain(..).for_each(|wish| self.grant(id, wish));
-                self.settle(id);
-            }
+            Ok(()) => match self.grant_all(id, &mut wishes) {
+                None => drop(self.settle(id)),
+                Some(why) => self.end(id, &why),
+            },
             Err(why) => {
                 info_of!(self.me.uid, "refused a session of user {}: {why}", self.me.uid);
                 wishes.clear();
@@ -367,12 +384,19 @@ impl Worker {
         let Some(Seat { occupant: Occupant::Session(session), .. }) = &mut self.seats[at] else { return };
         let handled = session.handle(&mut self.tools, &mut wishes);
         // Also if it ends: what it asked for before counts.
-        wishes.drain(..).for_each(|wish| self.grant(id, wish));
+        let ended = self.grant_all(id, &mut wishes);
         self.wishes = wishes;
-        match handled {
-            Ok(()) => drop(self.settle(id)),
-            Err(why) => self.end(id, &why),
+        match handled.err().or(ended) {
+            None => drop(self.settle(id)),
+            Some(why) => self.end(id, &why),
         }
+    }
+
+    /// Grants the wishes of a session. `Some`: its socket is dead, and it is to end now.
+    fn grant_all(&mut self, id: u64, wishes: &mut Vec<Wish>) -> Option<Ending> {
+        self.granting = Some((id, None));
+        wishes.drain(..).for_each(|wish| self.grant(id, wish));
+        self.granting.take().and_then(|(_, ended)| ended)
     }
 
     /// Sends what a session has to say, to its client and to its followers. `true`: nothing is left.
@@ -385,7 +409,10 @@ impl Worker {
         let all = match session.deliver() {
             Ok(all) => all,
             Err(e) => {
-                self.end(id, &e.into());
+                match &mut self.granting {
+                    Some((whose, ended)) if *whose == id => *ended = Some(e.into()),
+                    _ => self.end(id, &e.into()),
+                }
                 return false;
             }
         };

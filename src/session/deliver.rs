@@ -76,7 +76,7 @@ pub(super) fn entry(source: TraceSource, id: u32, ready: What, count: u32, label
 }
 
 impl Session {
-    /// Sends what waits: replies, then activations, as far as the socket takes them. `true`: all of it has left.
+    /// Sends what waits: replies, then activations, as far as the socket takes them. `true`: all of it has left, for a client that hears it.
     ///
     /// # Errors
     /// The socket is dead; the session must end.
@@ -94,7 +94,7 @@ impl Session {
                 }
             }
             let before = self.channel.output.len();
-            if before == 0 || self.channel.flush()? {
+            if before == 0 || self.flush()? {
                 (self.unread, self.stalled, self.owed, self.full_since) = (0, 0, 0, 0);
                 if !self.state.is_due() {
                     break;
@@ -124,7 +124,20 @@ impl Session {
         want.set(What::READ, self.may_ask());
         want.set(What::WRITE, waiting > 0);
         self.watch_socket(want)?;
-        Ok(waiting == 0 && !self.state.is_due())
+        Ok(waiting == 0 && !self.state.is_due() && !self.is_deaf)
+    }
+
+    /// Sends what waits, as far as the client takes it. `true`: nothing is left. A client that hears nothing any more may have asked for something before it left: that is
+    /// still to be read, and its end is the session's.
+    fn flush(&mut self) -> io::Result<bool> {
+        match self.channel.flush() {
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                self.is_deaf = true;
+                self.channel.output.clear();
+                Ok(true)
+            }
+            other => other,
+        }
     }
 
     /// Whether the client may ask for more, or must read first what waits for it.

@@ -200,6 +200,8 @@ pub struct Session {
     full_since: u64,
     /// Since when the client has taken nothing of what waits, in nanoseconds; 0: nothing waits.
     stalled: u64,
+    /// The client has closed its socket, or hears nothing any more.
+    is_deaf: bool,
     /// An fd was sent, and may not have been read.
     fd_sent: bool,
     trace_lost: u32,
@@ -284,6 +286,7 @@ impl Session {
             owed: 0,
             full_since: 0,
             stalled: 0,
+            is_deaf: false,
             fd_sent: false,
             trace_lost: 0,
             output: account.charge_anyway(Resource::Output, 0),
