@@ -16,6 +16,8 @@ mod found;
 mod ops;
 #[path = "model/plain.rs"]
 mod plain;
+#[path = "random/mod.rs"]
+mod random;
 #[path = "model/real.rs"]
 mod real;
 #[path = "model/run.rs"]

@@ -2,6 +2,7 @@
 
 use crate::ops::{Op, Sequence, Setup};
 use crate::plain::Model;
+use crate::random::{number, shorten};
 use crate::real::{Real, Setting};
 use crate::wires::Fds;
 use std::cell::RefCell;
@@ -29,11 +30,6 @@ fn run(setting: &Setting, fds: &Rc<RefCell<Fds>>, sequence: &Sequence) -> Result
         let text = panic.downcast_ref::<String>().cloned();
         Err(format!("a panic: {}", text.unwrap_or_else(|| "without a text".to_owned())))
     })
-}
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is to be a number, and not {text:?}")))
 }
 
 /// Runs so many random sequences, unless `EVD_MODEL_SEQUENCES` says how many. Each part has as many, from where the one before ends.
@@ -78,25 +74,9 @@ fn fail(setting: &Setting, seed: u64, sequence: Sequence, first: &str, fds: &Rc<
 fn shrink(mut sequence: Sequence, fails: impl Fn(&Sequence) -> bool) -> Sequence {
     loop {
         let before = format!("{sequence:?}");
-        let mut length = sequence.ops.len() / 2;
-        while length > 0 {
-            let mut at = 0;
-            while at + length <= sequence.ops.len() {
-                let mut shorter = sequence.clone();
-                shorter.ops.drain(at..at + length);
-                if fails(&shorter) { sequence = shorter } else { at += 1 }
-            }
-            length /= 2;
-        }
-        for at in 0..sequence.ops.len() {
-            for easier in easier(sequence.ops[at]) {
-                let mut other = sequence.clone();
-                other.ops[at] = easier;
-                if fails(&other) {
-                    sequence = other;
-                }
-            }
-        }
+        let setup = sequence.setup;
+        let with = |ops: &[Op]| Sequence { setup, ops: ops.to_vec() };
+        shorten(&mut sequence.ops, |op| easier(*op), |ops| fails(&with(ops)));
         let plain = |change: fn(&mut Setup)| {
             let mut other = sequence.clone();
             change(&mut other.setup);
