@@ -6,7 +6,7 @@ use crate::state::State;
 use evd_proto::name;
 use evd_proto::reply::{Code, HoldInfo, Refused};
 use evd_proto::request::{Drop, Hold, ListHolds, Take, Taken};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use evd_proto::sys::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How often it is asked for a held fd that evd can't send just then, and the pause that becomes longer each time.

@@ -60,8 +60,8 @@ pub use poll::Poll;
 pub use select::Select;
 
 use evd_proto::What;
+use evd_proto::sys::{BorrowedFd, RawFd};
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 bitflags::bitflags! {

@@ -18,9 +18,8 @@ pub use timers::TimerId;
 
 use crate::backend::{Alarm, Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
-use evd_proto::sys::{self, SignalSet, Signals, Wake};
+use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, RawFd, SignalSet, Signals, Wake};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

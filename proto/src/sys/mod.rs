@@ -3,9 +3,11 @@
 //! Sockets and fd passing, `poll`, wake-ups, identities of open files, signals, fork detection, process states. This is one of the two places of
 //! the project that may be `unsafe` (the other is `evd::backend`); what leaves it is safe to call.
 
+mod kind;
 mod unix;
 mod what;
 
+pub use kind::{FileId, FileKind, is_always_ready};
 pub use unix::*;
 pub use what::What;
 

@@ -2,9 +2,8 @@
 //!
 //! The thread lives as long as the alarm. In the child of a fork there is no thread, and nothing rings; a base makes a new alarm then.
 
-use evd_proto::sys::{Wake, monotonic_ns};
+use evd_proto::sys::{AsFd, BorrowedFd, Wake, monotonic_ns};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
