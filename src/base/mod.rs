@@ -495,6 +495,7 @@ impl Base {
             if self.nested {
                 // Somebody who waits for the pollable fd must not find it readable for this any more.
                 self.set_alarm(None)?;
+                self.backend.apply();
             } else {
                 // The next deadline will silence it.
                 self.rang = true;
@@ -564,12 +565,14 @@ impl Base {
         if !self.nested {
             return Ok(());
         }
-        self.backend.apply();
         let real = match self.clock {
             Clock::Monotonic => deadline,
             Clock::Manual(_) => deadline.filter(|d| *d <= self.look_at_clock()).map(|_| 0),
         };
-        if self.armed == real && !self.rang { Ok(()) } else { self.set_alarm(real) }
+        let set = if self.armed == real && !self.rang { Ok(()) } else { self.set_alarm(real) };
+        // Last, as the alarm is a watch too.
+        self.backend.apply();
+        set
     }
 
     fn set_alarm(&mut self, at: Option<u64>) -> io::Result<()> {
