@@ -27,6 +27,9 @@ bitflags::bitflags! {
     }
 }
 
+/// The most sockets of one poll.
+pub const MOST: usize = 16;
+
 /// The driver, and the queue that its answers come by.
 pub trait Calls {
     /// A socket is to be polled that was not before, or may be another one that has come to this number.
@@ -35,17 +38,18 @@ pub trait Calls {
     /// `WSAENOTSOCK`: not an open socket.
     fn enter(&mut self, number: RawFd) -> io::Result<()>;
 
-    /// Has one answer queued when the socket has one of `events`, at once if it has one now. It replaces what was asked of this socket before, and an answer to
-    /// that which is still queued is dropped.
+    /// One poll of several sockets, at most [`MOST`]: has one answer queued when one of them has one of its events, at once if it has one now. It replaces what was asked of them before, and
+    /// of an answer to that which is still queued their part is dropped.
     ///
     /// # Errors
-    /// `WSAENOTSOCK`: not an open socket. `ERROR_NOT_ENOUGH_MEMORY`.
-    fn poll(&mut self, number: RawFd, events: Events) -> io::Result<()>;
+    /// `WSAENOTSOCK`: one is not an open socket; nothing is asked of any then. `ERROR_NOT_ENOUGH_MEMORY`.
+    fn poll(&mut self, sockets: &[(RawFd, Events)]) -> io::Result<()>;
 
-    /// Takes that back; a queued answer is dropped. Nothing may have been asked.
+    /// Takes that back for one socket; its part of a queued answer is dropped. The others of its poll are answered soon, without events. Nothing may have been asked.
     fn cancel(&mut self, number: RawFd);
 
-    /// Waits for at most `timeout` (`None` = for ever) for one answer, and appends all that are queued. What an answer says is as old as its being queued.
+    /// Waits for at most `timeout` (`None` = for ever) for one answer, and appends all that are queued: each socket of their polls once, those that were not ready without
+    /// events. They are all asked anew before they are answered again. What an answer says is as old as its being queued.
     ///
     /// # Errors
     /// What the kernel says of a queue that is broken. That the time is over is none.

@@ -6,6 +6,8 @@
 //! Kernel facts and defects:
 //! - A poll is one-shot: it ends with its answer. So what is still wanted after a report is polled again just before the next wait, which looks at the socket anew: that is
 //!   level-triggered, and an edge can't be had.
+//! - One poll may have several sockets, and its answer ends it for all. Those that are to be polled again go together, as what was active together once is so again: ten active sockets
+//!   are one call a round and not ten. So that one that is active alone does not have too many polled again with it, there are at most 16.
 //! - An answer is as old as its being queued: what was read since is still told by it. So one that was queued before the wait began is looked at again, with one `WSAPoll` for all
 //!   of them, else somebody would be told to read what is not there.
 //! - A reset, a failed connect and a close of the peer stay, and are not looked at again. That also keeps away from `WSAPoll`'s own defect: before Windows 10 version 2004
@@ -21,14 +23,14 @@
 
 mod calls;
 
-pub use calls::{Calls, Events};
+pub use calls::{Calls, Events, MOST};
 
 use super::table::Table;
 use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
 use evd_proto::sys::{self, AsRawFd, BAD_FD, BorrowedFd, PollFd, RawFd};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// libevent's are the same.
 pub(super) const FEATURES: Features = Features::O1.union(Features::EARLY_CLOSE);
@@ -73,6 +75,8 @@ struct Told {
     /// The kernel has a poll of it, or its answer.
     there: bool,
     dirty: bool,
+    /// The wait that asked for it.
+    round: u32,
 }
 
 /// The driver's polls. `C` is the kernel's side, or a test's model of it.
@@ -87,6 +91,8 @@ pub struct Wepoll<C> {
     looks: Vec<PollFd>,
     /// What this wait has reported, to be polled again by the next.
     reported: Vec<RawFd>,
+    /// Counts waits.
+    round: u32,
 }
 
 impl<C: Calls> Wepoll<C> {
@@ -100,6 +106,7 @@ impl<C: Calls> Wepoll<C> {
             came: Vec::new(),
             looks: Vec::new(),
             reported: Vec::new(),
+            round: 0,
         }
     }
 
@@ -109,27 +116,43 @@ impl<C: Calls> Wepoll<C> {
         }
     }
 
-    fn tell(&mut self, at: usize) -> io::Result<()> {
-        let row = &self.table.rows()[at];
-        let there = !row.live.is_empty();
-        if there {
-            self.calls.poll(row.number, events_of(row.live))?;
-        } else if self.told[at].there {
-            self.calls.cancel(row.number);
+    /// Has `sockets` polled together; if that can't be, each alone.
+    fn ask(&mut self, sockets: &[(RawFd, Events)]) {
+        let Err(e) = self.calls.poll(sockets) else { return };
+        if let [(number, _)] = sockets {
+            log::warn!("socket {number} can't be watched any more: {e}");
+            if let Some(at) = self.table.row_of(*number) {
+                self.told[at].there = false;
+            }
+            return;
         }
-        self.told[at].there = there;
-        Ok(())
+        sockets.iter().for_each(|one| self.ask(std::slice::from_ref(one)));
     }
 
     fn tell_all(&mut self) {
+        let mut batch = [(-1, Events::empty()); MOST];
+        let mut len = 0;
         while let Some(number) = self.dirty.pop() {
             let Some(at) = self.table.row_of(number) else { continue };
-            if std::mem::take(&mut self.told[at].dirty) {
-                if let Err(e) = self.tell(at) {
-                    log::warn!("socket {number} can't be watched any more: {e}");
-                    self.told[at].there = false;
-                }
+            if !std::mem::take(&mut self.told[at].dirty) {
+                continue;
             }
+            let live = self.table.rows()[at].live;
+            let was = std::mem::replace(&mut self.told[at].there, !live.is_empty());
+            self.told[at].round = self.round;
+            if !live.is_empty() {
+                batch[len] = (number, events_of(live));
+                len += 1;
+            } else if was {
+                self.calls.cancel(number);
+            }
+            if len == MOST {
+                self.ask(&batch);
+                len = 0;
+            }
+        }
+        if len > 0 {
+            self.ask(&batch[..len]);
         }
     }
 
@@ -158,21 +181,24 @@ impl<C: Calls> Wepoll<C> {
         taken
     }
 
-    /// Looks again at what `came` says can be read or written.
+    /// Looks again at what `came` says can be read or written and was asked before this wait.
     fn look_again(&mut self) -> io::Result<()> {
         let lasts = Events::ABORT | Events::CONNECT_FAIL | Events::DISCONNECT;
         self.looks.clear();
+        let mut any = false;
         for &(number, events) in &self.came {
+            let asked = self.table.row_of(number).map(|at| self.told[at].round);
+            let sure = events.is_empty() || events.intersects(lasts) || asked == Some(self.round);
+            any |= !sure;
             // -1 is passed over.
-            let number = if events.intersects(lasts) { -1 } else { number };
-            self.looks.push(PollFd::new(number, ready_of(events)));
+            self.looks.push(PollFd::new(if sure { -1 } else { number }, ready_of(events)));
         }
-        if self.came.iter().all(|(_, events)| events.intersects(lasts)) {
+        if !any {
             return Ok(());
         }
         sys::poll(&mut self.looks, Some(Duration::ZERO))?;
         for ((_, events), look) in self.came.iter_mut().zip(&self.looks) {
-            if !events.intersects(lasts) && look.ready().is_empty() {
+            if look.number() >= 0 && look.ready().is_empty() {
                 *events = Events::empty();
             }
         }
@@ -238,9 +264,9 @@ impl<C: Calls> Backend for Wepoll<C> {
             self.touch(at);
             return Ok(());
         }
-        // A new one at once, so that it can be refused.
-        self.told.push(Told::default());
-        self.tell(at).map_err(|e| {
+        // A new one at once, so that it can be refused; alone, as nothing is known of it.
+        self.told.push(Told { there: true, dirty: false, round: self.round });
+        self.calls.poll(&[(number, events_of(interest.what))]).map_err(|e| {
             self.table.remove(number);
             self.told.pop();
             refused(e)
@@ -266,14 +292,27 @@ impl<C: Calls> Backend for Wepoll<C> {
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
         let before = reports.len();
-        self.take(Some(Duration::ZERO))?;
-        if !self.came.is_empty() {
-            self.look_again()?;
+        self.round = self.round.wrapping_add(1);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        // First what is there already, as that may be old.
+        let (mut left, mut is_first) = (Some(Duration::ZERO), true);
+        let waited = loop {
+            self.tell_all();
+            let mut waited = self.take(left);
+            if is_first && waited.is_ok() {
+                waited = self.look_again();
+            }
             self.report(reports);
-        }
-        self.tell_all();
-        let waited = self.take(if reports.len() > before { Some(Duration::ZERO) } else { timeout });
-        self.report(reports);
+            if waited.is_err() || reports.len() > before {
+                break waited;
+            }
+            // An answer may have been none but that some are to be asked again.
+            if self.came.is_empty() && (!is_first || timeout == Some(Duration::ZERO)) {
+                break Ok(());
+            }
+            is_first = false;
+            left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        };
         while let Some(number) = self.reported.pop() {
             if let Some(at) = self.table.row_of(number) {
                 self.touch(at);

@@ -6,7 +6,7 @@
 //! Source: Microsoft, I/O Completion Ports, CancelIoEx, SIO_BASE_HANDLE; wepoll; Wine, server/sock.c.
 
 use super::Backend;
-use super::wepoll::{Calls, Events, Wepoll};
+use super::wepoll::{Calls, Events, MOST, Wepoll};
 use evd_proto::sys::{AsFd, BAD_FD, BorrowedFd, RawFd, Wake, is_open};
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
@@ -41,12 +41,18 @@ pub(super) fn open() -> io::Result<Box<dyn Backend + Send>> {
     Ok(Box::new(Wepoll::on(Driver::new()?)))
 }
 
-/// One socket of a poll. Source: as [`POLL`].
+/// Some sockets of a poll, or of its answer. Source: as [`POLL`].
 #[repr(C)]
 struct PollInfo {
     timeout: i64,
     count: u32,
     exclusive: u32,
+    sockets: [PollSocket; MOST],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct PollSocket {
     socket: SOCKET,
     events: u32,
     status: i32,
@@ -58,7 +64,9 @@ struct Op {
     /// First, as it is what the port tells it by.
     overlapped: OVERLAPPED,
     info: PollInfo,
-    number: RawFd,
+    /// Number and base socket of each, as the answer overwrites what was asked; -1 for one that was taken back.
+    members: [(RawFd, SOCKET); MOST],
+    len: usize,
     group: usize,
     cancelled: bool,
 }
@@ -206,28 +214,33 @@ impl Driver {
         Ok(self.groups.len() - 1)
     }
 
-    /// The answer of a poll has come: its memory is ours again. `None`: it was cancelled.
-    fn answered(&mut self, op: *mut Op) -> Option<(RawFd, Events)> {
+    /// The answer of a poll has come: its memory is ours again.
+    fn answered(&mut self, op: *mut Op, into: &mut Vec<(RawFd, Events)>) {
         // SAFETY: it was made by `Box::into_raw` in `poll`, and its answer, which comes once, was just taken out of the port: the kernel has done with it.
         let op = unsafe { Box::from_raw(op) };
         self.pending -= 1;
         self.groups[op.group].polls -= 1;
-        let number = op.number;
-        let answer = if op.cancelled {
-            None
-        } else {
+        let failed = (op.overlapped.Internal as i32) < 0;
+        let count = if failed { 0 } else { (op.info.count as usize).min(op.len) };
+        for &(number, base) in &op.members[..op.len] {
+            if number < 0 {
+                continue;
+            }
             self.asked[number as usize] = null_mut();
-            let failed = (op.overlapped.Internal as i32) < 0;
-            let events = match op.info.count {
-                _ if failed && is_open(number) => Events::ABORT,
-                _ if failed => Events::LOCAL_CLOSE,
-                0 => Events::empty(),
-                _ => Events::from_bits_truncate(op.info.events),
+            let found = op.info.sockets[..count].iter().find(|s| s.socket == base);
+            let events = match found {
+                Some(socket) => Events::from_bits_truncate(socket.events),
+                None if failed && !op.cancelled && is_open(number) => Events::ABORT,
+                None if failed && !op.cancelled => Events::LOCAL_CLOSE,
+                None => Events::empty(),
             };
-            Some((number, events))
-        };
+            into.push((number, events));
+        }
         self.spare.push(op);
-        answer
+    }
+
+    fn base(&self, number: RawFd) -> SOCKET {
+        self.bases.iter().find(|(n, _)| *n == number).map_or(number as SOCKET, |(_, b)| *b)
     }
 
     fn take_from_thread(
@@ -251,7 +264,7 @@ impl Driver {
         shared.wake.drain();
         let answers = std::mem::take(&mut taken.answers);
         drop(taken);
-        into.extend(answers.into_iter().filter_map(|op| self.answered(op as *mut Op)));
+        answers.into_iter().for_each(|op| self.answered(op as *mut Op, into));
     }
 
     fn take_from_port(
@@ -267,7 +280,7 @@ impl Driver {
                 Ok(n) => n,
                 Err(e) => break Err(e),
             };
-            into.extend(entries[..n].iter().filter_map(|e| self.answered(e.lpOverlapped.cast())));
+            entries[..n].iter().for_each(|e| self.answered(e.lpOverlapped.cast(), into));
             if n == 0 || (n < BATCH && into.len() > before) {
                 break Ok(());
             }
@@ -345,19 +358,17 @@ impl Calls for Driver {
         Ok(())
     }
 
-    fn poll(&mut self, number: RawFd, events: Events) -> io::Result<()> {
-        self.cancel(number);
+    fn poll(&mut self, sockets: &[(RawFd, Events)]) -> io::Result<()> {
+        sockets.iter().for_each(|(number, _)| self.cancel(*number));
         let group = self.group()?;
-        let base = self.bases.iter().find(|(n, _)| *n == number).map_or(number as SOCKET, |(_, b)| *b);
-        let info = PollInfo {
-            timeout: i64::MAX,
-            count: 1,
-            exclusive: 0,
-            socket: base,
-            events: events.bits(),
-            status: 0,
-        };
-        let op = Op { overlapped: OVERLAPPED::default(), info, number, group, cancelled: false };
+        let (mut asked, mut members) = ([PollSocket::default(); MOST], [(-1, 0); MOST]);
+        for (at, &(number, events)) in sockets.iter().enumerate() {
+            members[at] = (number, self.base(number));
+            asked[at] = PollSocket { socket: members[at].1, events: events.bits(), status: 0 };
+        }
+        let info = PollInfo { timeout: i64::MAX, count: sockets.len() as u32, exclusive: 0, sockets: asked };
+        let (overlapped, len) = (OVERLAPPED::default(), sockets.len());
+        let op = Op { overlapped, info, members, len, group, cancelled: false };
         let op = match self.spare.pop() {
             Some(mut room) => {
                 *room = op;
@@ -368,9 +379,10 @@ impl Calls for Driver {
         let op = Box::into_raw(op);
         // SAFETY: `op` is live; only an address is taken.
         let info = unsafe { &raw mut (*op).info }.cast();
-        let (len, driver) = (size_of::<PollInfo>() as u32, self.groups[group].driver.as_raw_handle());
+        let bytes = size_of::<PollInfo>() - (MOST - len) * size_of::<PollSocket>();
+        let (bytes, driver) = (bytes as u32, self.groups[group].driver.as_raw_handle());
         // SAFETY: `op`, with what goes in and comes out, stays where it is until its answer has come by the port.
-        let done = unsafe { DeviceIoControl(driver, POLL, info, len, info, len, null_mut(), op.cast()) };
+        let done = unsafe { DeviceIoControl(driver, POLL, info, bytes, info, bytes, null_mut(), op.cast()) };
         if done == 0 {
             let e = io::Error::last_os_error();
             if e.raw_os_error() != Some(ERROR_IO_PENDING as i32) {
@@ -382,11 +394,13 @@ impl Calls for Driver {
         }
         self.pending += 1;
         self.groups[group].polls += 1;
-        let place = number as usize;
-        if self.asked.len() <= place {
-            self.asked.resize(place + 1, null_mut());
+        for (number, _) in sockets {
+            let place = *number as usize;
+            if self.asked.len() <= place {
+                self.asked.resize(place + 1, null_mut());
+            }
+            self.asked[place] = op;
         }
-        self.asked[place] = op;
         Ok(())
     }
 
@@ -396,11 +410,16 @@ impl Calls for Driver {
         if op.is_null() {
             return;
         }
-        // SAFETY: its answer was not taken, so it is live; this part of it is not the kernel's.
-        unsafe { (*op).cancelled = true };
+        // SAFETY: its answer was not taken, so it is live, and this part of it is not the kernel's; nobody else refers to it.
+        let members = unsafe { &mut (*op).members };
+        members.iter_mut().filter(|m| m.0 == number).for_each(|m| m.0 = -1);
+        // SAFETY: as above.
+        if std::mem::replace(unsafe { &mut (*op).cancelled }, true) {
+            return;
+        }
         // SAFETY: as above.
         let group = unsafe { (*op).group };
-        // SAFETY: `op` is live. It may have been answered already: then there is nothing to be cancelled, and the answer is dropped when it comes.
+        // SAFETY: `op` is live. It may have been answered already: then there is nothing to be cancelled.
         unsafe { CancelIoEx(self.groups[group].driver.as_raw_handle(), op.cast()) };
     }
 

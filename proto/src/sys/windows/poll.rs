@@ -33,6 +33,11 @@ impl PollFd {
         PollFd(WSAPOLLFD { fd: handle(fd), events, revents: 0 })
     }
 
+    /// The number that it asks of; negative if it is passed over.
+    pub fn number(&self) -> RawFd {
+        RawFd::try_from(self.0.fd).unwrap_or(-1)
+    }
+
     /// What the last [`poll`] found, as libevent maps it: HUP, ERR and NVAL count as READ and WRITE.
     pub fn ready(&self) -> What {
         let r = self.0.revents;
