@@ -84,6 +84,7 @@ pub(super) struct Driver {
     asked: Vec<*mut Op>,
     /// Polls that are the kernel's: those asked, and the cancelled.
     pending: usize,
+    #[allow(clippy::vec_box, reason = "what is lent to the kernel is the box")]
     spare: Vec<Box<Op>>,
     /// Sockets of layered providers, whose base socket is another one: rare.
     bases: Vec<(RawFd, SOCKET)>,
@@ -406,10 +407,11 @@ impl Calls for Driver {
 
     fn cancel(&mut self, number: RawFd) {
         let Some(place) = self.asked.get_mut(number as usize) else { return };
-        let op = std::mem::replace(place, null_mut());
+        let op = *place;
         if op.is_null() {
             return;
         }
+        *place = null_mut();
         // SAFETY: its answer was not taken, so it is live, and this part of it is not the kernel's; nobody else refers to it.
         let members = unsafe { &mut (*op).members };
         members.iter_mut().filter(|m| m.0 == number).for_each(|m| m.0 = -1);
