@@ -269,6 +269,82 @@ fn a_number_that_is_another_file_now_is_watched_though_nobody_ended_the_old_watc
 }
 
 #[test]
+fn a_watch_that_rests_says_nothing_and_is_watched_again_for_less() {
+    each_method(|name, mut base| {
+        let (r, mut w) = os::pipe();
+        w.write_all(b"x").unwrap();
+        let ready = |token| [Activation::Ready { token, ready: What::READ }];
+        base.watch(r.as_fd(), 1, READ, Entry::New).unwrap();
+        assert_eq!(wait(&mut base), ready(1), "{name}");
+        let added = base.added();
+        base.rest(r.as_fd(), 1, false);
+        base.watch(r.as_fd(), 2, READ, Entry::New).unwrap();
+        assert_eq!(wait(&mut base), ready(2), "{name}");
+        base.rest(r.as_fd(), 2, false);
+        base.watch(r.as_fd(), 3, READ, Entry::New).unwrap();
+        base.rest(r.as_fd(), 3, false);
+        assert_eq!(wait(&mut base), [], "{name}");
+        let once = Interest { what: What::READ, mode: Mode::OneShot };
+        base.watch(r.as_fd(), 4, once, Entry::New).unwrap();
+        for token in 4..8 {
+            assert_eq!(wait(&mut base), ready(token), "{name}");
+            base.rest(r.as_fd(), token, true);
+            assert_eq!(wait(&mut base), [], "{name}");
+            base.watch(r.as_fd(), token + 1, once, Entry::New).unwrap();
+        }
+        if name.starts_with("epoll") {
+            assert_eq!(base.added(), added + 1, "{name}: only after the wait that it rested in");
+        }
+        base.unwatch(r.as_fd(), 8);
+        assert_eq!(wait(&mut base), [], "{name}");
+    });
+}
+
+#[test]
+fn what_rested_and_is_forgotten_is_not_kept_alive_by_a_dup() {
+    each_method(|name, mut base| {
+        for spent in [false, true] {
+            let (r, mut w) = os::pipe();
+            let kept = os::dup_above(r.as_fd(), 0);
+            let number = OwnedFd::from(r);
+            let mode = if spent { Mode::OneShot } else { Mode::Level };
+            let interest = Interest { what: What::READ, mode };
+            w.write_all(b"x").unwrap();
+            base.watch(number.as_fd(), 1, interest, Entry::New).unwrap();
+            assert_eq!(wait(&mut base).len(), 1, "{name}");
+            base.rest(number.as_fd(), 1, spent);
+            base.forget(number.as_fd());
+            let _number = os::exchange(number, os::pipe().0.as_fd());
+            assert_eq!(wait(&mut base), [], "{name}");
+            drop(kept);
+        }
+    });
+}
+
+#[test]
+fn a_number_that_rested_and_is_another_file_now_is_watched() {
+    each_method(|name, mut base| {
+        for spent in [false, true] {
+            let (old, mut old_w) = os::pipe();
+            let (new, mut new_w) = os::pipe();
+            let number = OwnedFd::from(old);
+            let mode = if spent { Mode::OneShot } else { Mode::Level };
+            let interest = Interest { what: What::READ, mode };
+            old_w.write_all(b"x").unwrap();
+            base.watch(number.as_fd(), 1, interest, Entry::New).unwrap();
+            assert_eq!(wait(&mut base).len(), 1, "{name}");
+            base.rest(number.as_fd(), 1, spent);
+            let number = os::exchange(number, new.as_fd());
+            base.watch(number.as_fd(), 2, interest, Entry::New).unwrap();
+            assert_eq!(wait(&mut base), [], "{name}");
+            new_w.write_all(b"x").unwrap();
+            assert_eq!(wait(&mut base), [Activation::Ready { token: 2, ready: What::READ }], "{name}");
+            base.unwatch(number.as_fd(), 2);
+        }
+    });
+}
+
+#[test]
 fn an_fd_closed_while_watched_does_not_stop_the_others() {
     sys::raise_open_files().unwrap();
     each_method(|name, mut base| {

@@ -457,6 +457,9 @@ mod detector {
         bad("client/src/lib.rs", "unsafe impl Send for X {}");
         bad("proto/src/frame.rs", "unsafe fn f() {}");
         bad("src/backend/poll.rs", "#[cfg(target_os = \"linux\")] fn f() {}");
+        bad("src/server/harden.rs", "#[cfg(target_arch = \"x86_64\")] mod filter;");
+        bad("src/backend/epoll.rs", "#[cfg(target_arch = \"x86_64\")] const X32: u32 = 0;");
+        bad("client/src/lib.rs", "fn f() -> bool { cfg!(target_os = \"linux\") }");
         good("src/backend/mod.rs", "#[cfg(target_os = \"linux\")] mod epoll;");
         good("proto/src/sys/unix/mod.rs", "#[cfg_attr(target_os = \"linux\", path = \"a.rs\")] mod a;");
         bad("src/server/mod.rs", "#[cfg(test)] mod tests { fn f() { unsafe { g() } } }");

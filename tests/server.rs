@@ -6,6 +6,10 @@
 mod access;
 #[path = "server/bad.rs"]
 mod bad;
+#[path = "server/harden.rs"]
+mod harden;
+#[path = "server/kinds.rs"]
+mod kinds;
 #[path = "server/life.rs"]
 mod life;
 #[path = "server/quotas.rs"]

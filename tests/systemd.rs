@@ -6,6 +6,8 @@
 
 #[path = "systemd/gap.rs"]
 mod gap;
+#[path = "systemd/held.rs"]
+mod held;
 #[path = "systemd/kills.rs"]
 mod kills;
 #[path = "systemd/lab.rs"]

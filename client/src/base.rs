@@ -1,7 +1,7 @@
 //! `EventBase`: libevent's event base, in-process or with its quiet watches at evd.
 
 use crate::builder::Builder;
-use crate::hold::{Held, HoldTarget};
+use crate::hold::{Held, HoldTarget, ToHold};
 use crate::line::Reply;
 use crate::link::LinkState;
 use crate::once::take_finalizers;
@@ -28,7 +28,7 @@ pub struct EventBase {
 pub struct Triggered {
     /// Subscribers that have the event now, in their socket or as active: it survives evd.
     pub reached: u32,
-    /// Subscribers that get it when they read again.
+    /// Subscribers that get it when they read again; 1 if there are none, and a held name has counted it.
     pub queued: u32,
 }
 
@@ -275,7 +275,7 @@ impl EventBase {
     /// Without evd it reaches this base's own events only.
     ///
     /// # Errors
-    /// `BadName`; `Refused` if nobody has subscribed to it; `Lost`, `Forked`.
+    /// `BadName`; `Refused` if nobody has subscribed to it, and it is not held; `Lost`, `Forked`.
     pub fn trigger(&self, name: &str) -> Result<Triggered, Error> {
         evd_proto::name::check(name).map_err(|e| Error::BadName(e.to_string()))?;
         let body = Trigger { name: name.to_owned() };
@@ -330,6 +330,73 @@ impl EventBase {
     /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Lost`, `Forked`.
     pub fn take(&self, name: &str) -> Result<Held, Error> {
         self.with_evd(|state| state.take(name, false))
+    }
+
+    /// Has evd hold a name: as long as nobody subscribes to it, each [`EventBase::trigger`] of it is counted, also while no program of this user runs. Whoever takes it
+    /// (or a copy) has an fd that is readable once it was triggered, and [`Held::take_count`].
+    ///
+    /// # Errors
+    /// As [`EventBase::hold`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use evd_client::EventBase;
+    ///
+    /// let base = EventBase::new()?;
+    /// base.hold_name("mail", None)?;
+    /// // ... and after a crash:
+    /// let mail = base.take_copy("mail")?;
+    /// println!("{} came meanwhile", mail.take_count()?);
+    /// # Ok::<(), evd_client::Error>(())
+    /// ```
+    pub fn hold_name(&self, name: &str, ttl: Option<Duration>) -> Result<(), Error> {
+        self.hold(name, evd_proto::sys::counter()?, b"", ttl)
+    }
+
+    /// Has evd hold a timer: due `first` from now, and then `every` so often, whether a program of this user runs or not. Whoever takes it (or a copy) has an fd that is
+    /// readable once it was due, and [`Held::take_count`] tells how often. It goes by the monotonic clock.
+    ///
+    /// # Errors
+    /// As [`EventBase::hold`].
+    pub fn hold_timer(
+        &self,
+        name: &str,
+        first: Duration,
+        every: Option<Duration>,
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.hold(name, evd_proto::sys::counting_timer(first, every)?, b"", ttl)
+    }
+
+    /// Gives evd copies of many fds to keep, as [`EventBase::hold`] does with one, in batches of up to 253: a whole set of connections goes in fast. With `replace` what is
+    /// held under these names is replaced.
+    ///
+    /// # Errors
+    /// As [`EventBase::hold`]. Each batch is held as a whole or not at all; those before the one that failed are held.
+    pub fn hold_all<'a>(
+        &self,
+        all: impl IntoIterator<Item = ToHold<'a>>,
+        replace: bool,
+    ) -> Result<(), Error> {
+        let all: Vec<ToHold<'_>> = all.into_iter().collect();
+        self.with_evd(|state| state.hold_all(&all, replace))
+    }
+
+    /// Takes all that is held under names that begin with `prefix`, in batches, those that can be read first: a program that has just started serves what waits
+    /// for it while the rest is still coming. `each` is called for each as it comes, and may use the base. Returns how many came.
+    ///
+    /// # Errors
+    /// `NeedsEvd`, `Lost`, `Forked`. What came before is the caller's; the rest is still held.
+    pub fn take_all(&self, prefix: &str, mut each: impl FnMut(String, Held)) -> Result<usize, Error> {
+        let mut count = 0;
+        loop {
+            let (batch, more) = self.with_evd(|state| state.take_batch(prefix))?;
+            count += batch.len();
+            batch.into_iter().for_each(|(name, held)| each(name, held));
+            if !more {
+                return Ok(count);
+            }
+        }
     }
 
     /// A copy of a held fd, which stays held.

@@ -283,7 +283,7 @@ impl Builder {
 }
 
 /// The program's name, with what a name may not have left out.
-fn program_name() -> String {
+pub(crate) fn program_name() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
     let stem = Path::new(&path).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let fine = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');

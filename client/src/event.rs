@@ -47,9 +47,9 @@ impl Home {
 
 impl<F: 'static, C: FnMut(&Event<F>, What) + 'static> Target for Inner<F, C> {
     fn run(self: Rc<Self>, what: What) {
-        let event = Event { inner: Rc::clone(&self) as Rc<Inner<F, Callback<F>>> };
+        let event: Event<F> = Event { inner: self };
         // Loops don't nest, so the callback is not running already.
-        (self.call.borrow_mut())(&event, what);
+        (event.inner.call.borrow_mut())(&event, what);
     }
 }
 

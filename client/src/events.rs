@@ -44,6 +44,9 @@ impl State {
     /// `event_free`, without the memory of the user.
     pub fn free_event(&mut self, id: u32) {
         self.take_off(id);
+        if let Source::Fd(fd) = self.slot(id).source {
+            self.forget_fd(fd);
+        }
         self.events.remove(id as usize);
         self.forget_aside(id);
         self.park.forget_timer(id);
@@ -80,27 +83,33 @@ impl State {
 
     /// `event_add`. On an error nothing has changed.
     pub fn add(&mut self, id: u32, timeout: Option<Duration>) -> Result<(), Error> {
-        if self.slot(id).is(Bits::FINALIZING) {
+        let slot = self.slot(id);
+        if slot.is(Bits::FINALIZING) {
             return Err(Error::Finalizing);
         }
-        if !self.slot(id).is(Bits::ACTIVE) {
+        if slot.source != Source::Nothing && !slot.is(Bits::ACTIVE | Bits::INSERTED) {
             self.insert(id)?;
         }
         if let Some(timeout) = timeout {
-            let nanos = nanos(timeout);
-            let now = self.time();
-            let slot = self.slot_mut(id);
-            if slot.what.contains(What::PERSIST) {
-                slot.bits.set(Bits::INTERVAL, nanos != 0);
-                self.timing_mut(id).interval = nanos;
-            }
-            let slot = self.slot(id);
-            if slot.is(Bits::ACTIVE) && slot.res.contains(What::TIMEOUT) {
-                self.deactivate(id);
-            }
-            self.start_timer(id, now, nanos);
+            self.add_timeout(id, nanos(timeout));
         }
         Ok(())
+    }
+
+    fn add_timeout(&mut self, id: u32, nanos: u64) {
+        let now = self.time();
+        let slot = &mut self.events[id as usize];
+        let due = slot.is(Bits::ACTIVE) && slot.res.contains(What::TIMEOUT);
+        if slot.what.contains(What::PERSIST) {
+            slot.bits.set(Bits::INTERVAL, nanos != 0);
+            self.timing_mut(id).interval = nanos;
+        }
+        if due {
+            self.deactivate(id);
+            // If its fd was reported as well, it is to be again.
+            self.rearm(self.slot(id).watch);
+        }
+        self.start_timer(id, now, nanos);
     }
 
     /// `event_del`: out of everything. Never added is fine. One that is to be finalized is out of everything else already.
@@ -169,7 +178,7 @@ impl State {
         slot.call = Call::User(finalizer.before);
         slot.bits -= Bits::FINALIZING;
         if slot.is(Bits::ACTIVE) {
-            self.queues.remove(&mut self.events, id);
+            self.queues.remove(&mut self.events[id as usize]);
         }
         Some(finalizer.run)
     }
@@ -190,6 +199,7 @@ impl State {
     }
 
     /// As [`State::activate`], and the caller keeps the high-water marks: while a wait's reports are taken in, activations only add up.
+    #[inline]
     pub fn activate_quietly(&mut self, id: u32, res: What, calls: u32) {
         let slot = &mut self.events[id as usize];
         if slot.is(Bits::ACTIVE | Bits::LATER | Bits::COUNTED | Bits::FINALIZING) {
@@ -203,6 +213,7 @@ impl State {
     }
 
     /// The unusual cases: active already, or about to be; counted; to be finalized.
+    #[cold]
     fn activate_more(&mut self, id: u32, res: What, calls: u32) {
         let slot = self.slot_mut(id);
         if slot.is(Bits::FINALIZING) {
@@ -235,7 +246,7 @@ impl State {
 
     /// Takes an event off its active queue.
     pub fn deactivate(&mut self, id: u32) {
-        self.queues.remove(&mut self.events, id);
+        self.queues.remove(&mut self.events[id as usize]);
         if self.flow.current == id {
             self.flow.calls_left = 0;
         }
@@ -266,9 +277,9 @@ impl State {
 
     /// Sets its timer to `nanos` after `now`, as one of many if that is a common timeout.
     fn start_timer(&mut self, id: u32, now: u64, nanos: u64) {
-        let common = self.common.iter().find(|(interval, _)| *interval == nanos).copied();
-        let precise = self.slacks.is_empty() || !self.slacks.contains_key(&id);
-        let Some((_, common)) = common.filter(|_| precise) else {
+        let common = self.common.iter().find(|(interval, _)| *interval == nanos);
+        let Some(&(_, common)) = common.filter(|_| self.slacks.is_empty() || !self.slacks.contains_key(&id))
+        else {
             return self.set_timer(id, now.saturating_add(nanos));
         };
         let slot = &self.events[id as usize];
@@ -277,15 +288,19 @@ impl State {
     }
 
     /// Within its slack a deadline goes to the roundest time there is, so that deadlines of several timers, and of several programs, fall together.
+    #[inline]
     fn with_slack(&mut self, id: u32, deadline: u64) -> u64 {
-        if self.slacks.is_empty() {
-            return deadline;
-        }
+        if self.slacks.is_empty() { deadline } else { self.rounded(id, deadline) }
+    }
+
+    #[cold]
+    fn rounded(&mut self, id: u32, deadline: u64) -> u64 {
         let Some((slack, due)) = self.slacks.get_mut(&id) else { return deadline };
         *due = deadline;
         roundest(deadline, deadline.saturating_add(*slack))
     }
 
+    #[inline]
     fn timer_is_set(&mut self, id: u32, timer: TimerId) {
         if self.events[id as usize].timer.replace(timer).is_none() {
             self.timed += 1;
@@ -304,6 +319,7 @@ impl State {
     }
 
     /// evd must hear of this timer before the next sleep.
+    #[inline]
     fn mark_timer(&mut self, id: u32) {
         if self.link.is_up() && !self.slot(id).is(Bits::TIMER_DIRTY) {
             self.slot_mut(id).bits |= Bits::TIMER_DIRTY;
@@ -346,21 +362,32 @@ impl State {
 
     /// What running an event does to it before its callback: a one-time event is gone from everything, a persistent one with a timeout is added anew with
     /// that: one that was made active before it was added waits for its fd from now on.
+    #[inline]
     pub fn before_callback(&mut self, id: u32) -> (What, u32) {
-        self.queues.remove(&mut self.events, id);
         let slot = &mut self.events[id as usize];
+        self.queues.remove(slot);
         slot.count = slot.count.wrapping_add(1);
         let (res, bits, what, full) = (slot.res, slot.bits, slot.what, slot.count == 0);
-        if full {
-            *self.counts.entry(id).or_insert(0) += 1;
+        let mut calls = 1;
+        if full || bits.contains(Bits::COUNTED) {
+            calls = self.count_more(id, full);
         }
-        let calls = if bits.contains(Bits::COUNTED) { self.calls.get(&id).copied().unwrap_or(1) } else { 1 };
         if !what.contains(What::PERSIST) {
             self.del(id);
         } else if bits.contains(Bits::INTERVAL) && self.insert(id).is_ok() {
             self.restart(id, res);
         }
         (res, calls)
+    }
+
+    /// What only few events have counted: as often as it came; and as often as it fired, if that is `full`.
+    #[cold]
+    fn count_more(&mut self, id: u32, full: bool) -> u32 {
+        if full {
+            *self.counts.entry(id).or_insert(0) += 1;
+        }
+        let counted = self.slot(id).is(Bits::COUNTED);
+        if counted { self.calls.get(&id).copied().unwrap_or(1) } else { 1 }
     }
 
     /// Starts the timeout of a persistent event anew. Due by its timeout: the next one counts from when it was due; by anything else: from now. Missed ones

@@ -4,7 +4,7 @@
 //! just reported by evd) in neither until the next wait looks at it. Without evd it goes straight into the local backend.
 
 use crate::Error;
-use crate::state::{NIL, Place, Source, State, Watch};
+use crate::state::{NIL, Place, Source, State, Trigger, Watch};
 use evd::backend::{Entry, Features, Interest, Mode, WatchError};
 use evd_proto::What;
 use evd_proto::sys::{self, AsFd, FdNumber, FileKind, PollFd, RawFd};
@@ -30,13 +30,22 @@ impl State {
         let edge = what.contains(What::ET) && self.base.features().contains(Features::ET);
         let w = match self.watch_of(fd) {
             Some(w) => {
-                if self.watch(w).edge != edge {
+                if self.watch(w).is_edge() != edge {
                     return Err(Error::Combination("edge-triggered and level-triggered events on one fd"));
                 }
-                self.change_interest(w, self.watch(w).interest | (what & What::IO))?;
+                self.share_watch(w, what & What::IO)?;
                 w
             }
-            None => self.new_watch(fd, what & What::IO, edge)?,
+            None => {
+                // With both directions the kernel is to tell of the second one even when the first was reported and the event has not run yet.
+                let once = !what.contains(What::PERSIST) && (what & What::IO).bits().is_power_of_two();
+                let trigger = match (edge, once) {
+                    (true, _) => Trigger::Edge,
+                    (_, true) => Trigger::Once,
+                    _ => Trigger::Level,
+                };
+                self.new_watch(fd, what & What::IO, trigger)?
+            }
         };
         let first = self.watch(w).first;
         self.link_newest(id, first);
@@ -66,8 +75,8 @@ impl State {
         let _ = self.change_interest(w, interest);
     }
 
-    fn new_watch(&mut self, fd: RawFd, interest: What, edge: bool) -> Result<u32, Error> {
-        let watch = Watch { fd, first: NIL, interest, edge, place: Place::Out, pinned: false };
+    fn new_watch(&mut self, fd: RawFd, interest: What, trigger: Trigger) -> Result<u32, Error> {
+        let watch = Watch { fd, first: NIL, interest, trigger, place: Place::Out, pinned: false };
         let w = self.watches.insert(watch) as u32;
         if let Err(e) = self.place_new(w) {
             self.watches.remove(w as usize);
@@ -94,6 +103,41 @@ impl State {
         Ok(())
     }
 
+    /// A watch gets one more event, that wants `more` of it. On an error nothing has changed.
+    fn share_watch(&mut self, w: u32, more: What) -> Result<(), Error> {
+        let watch = self.watch_mut(w);
+        let (interest, before) = (watch.interest | more, watch.trigger);
+        if !watch.is_edge() {
+            watch.trigger = Trigger::Level;
+        }
+        let once = matches!(before, Trigger::Once | Trigger::Spent);
+        let changed = if once && watch.place == Place::Local {
+            let old = std::mem::replace(&mut watch.interest, interest);
+            self.watch_locally(w, Entry::Known).map_err(|e| {
+                self.watch_mut(w).interest = old;
+                e.into()
+            })
+        } else {
+            self.change_interest(w, interest)
+        };
+        if changed.is_err() {
+            self.watch_mut(w).trigger = before;
+        }
+        changed
+    }
+
+    /// The event of a watch waits for its fd still, or again, and whatever the watch has reported counts no more.
+    pub fn rearm(&mut self, w: u32) {
+        if self
+            .watches
+            .get(w as usize)
+            .is_some_and(|x| x.trigger == Trigger::Spent && x.place == Place::Local)
+        {
+            // It was accepted before.
+            let _ = self.watch_locally(w, Entry::Known);
+        }
+    }
+
     /// Replaces the whole interest of a watch. On an error nothing has changed.
     fn change_interest(&mut self, w: u32, interest: What) -> Result<(), Error> {
         let before = self.watch(w).interest;
@@ -110,10 +154,10 @@ impl State {
             }
             // Moving it would make a false edge; evd replaces the interest of its entry instead. What was wanted once and is wanted again is new too: what is ready
             // of it would not be told otherwise.
-            Place::Parked if self.watch(w).edge && !before.contains(interest) => {
+            Place::Parked if self.watch(w).is_edge() && !before.contains(interest) => {
                 self.park.rearm_edge.push(w);
             }
-            Place::Parked if self.watch(w).edge => {}
+            Place::Parked if self.watch(w).is_edge() => {}
             // What evd waits for is a part of what is wanted now: its report is ignored, and no message is needed. A smaller interest stays
             // parked: a report that nobody wants any more brings it back once.
             Place::Parked if !self.park.armed(w).contains(interest) => self.set_place(w, Place::Out),
@@ -123,8 +167,15 @@ impl State {
     }
 
     fn watch_locally(&mut self, w: u32, entry: Entry) -> Result<(), WatchError> {
-        let watch = &self.watches[w as usize];
-        let mode = if watch.edge { Mode::Edge } else { Mode::Level };
+        let watch = &mut self.watches[w as usize];
+        let mode = match watch.trigger {
+            Trigger::Level => Mode::Level,
+            Trigger::Edge => Mode::Edge,
+            Trigger::Once | Trigger::Spent => {
+                watch.trigger = Trigger::Once;
+                Mode::OneShot
+            }
+        };
         let interest = Interest { what: watch.interest, mode };
         self.base.watch(FdNumber(watch.fd).as_fd(), watch_token(w), interest, entry)
     }
@@ -173,7 +224,7 @@ impl State {
         let list = match watch.place {
             Place::Out => &mut self.outs,
             // An edge-triggered watch stays where it is, a pinned one too.
-            Place::Local if watch.edge || watch.pinned || !self.link.is_wanted() => {
+            Place::Local if watch.is_edge() || watch.pinned || !self.link.is_wanted() => {
                 return self.park.note_local(w);
             }
             Place::Local => &mut self.park.locals,
@@ -188,11 +239,13 @@ impl State {
     }
 
     fn drop_watch(&mut self, w: u32) {
-        let (fd, place, edge) = (self.watch(w).fd, self.watch(w).place, self.watch(w).edge);
+        let Watch { fd, place, trigger, .. } = *self.watch(w);
         self.delist(w);
         match place {
-            Place::Local => self.base.unwatch(FdNumber(fd).as_fd(), watch_token(w)),
-            Place::Parked => self.disarm(w, if edge { Some(fd) } else { None }),
+            Place::Local => {
+                self.base.rest(FdNumber(fd).as_fd(), watch_token(w), trigger == Trigger::Spent);
+            }
+            Place::Parked => self.disarm(w, (trigger == Trigger::Edge).then_some(fd)),
             _ => {}
         }
         self.park.gone(w, place);
@@ -200,12 +253,30 @@ impl State {
         self.watches.remove(w as usize);
     }
 
+    /// An fd may be closed from now on. What watches it still has other events.
+    pub fn forget_fd(&mut self, fd: RawFd) {
+        if fd >= 0 && self.watch_of(fd).is_none() {
+            self.base.forget(FdNumber(fd).as_fd());
+        }
+    }
+
+    /// The local backend says that a watch is ready.
+    pub fn reported(&mut self, w: u32, ready: What) {
+        let Some(watch) = self.watches.get_mut(w as usize) else { return };
+        if watch.trigger == Trigger::Once {
+            watch.trigger = Trigger::Spent;
+        }
+        if !self.fire(w, ready) {
+            self.mute(w);
+        }
+    }
+
     /// A watch is ready: its events become active, newest first. One that nobody wants anything of is muted for a while.
     ///
     /// The caller keeps the high-water marks.
     pub fn fire(&mut self, w: u32, ready: What) -> bool {
-        let Watch { first, edge, place, .. } = self.watches[w as usize];
-        let et = if edge { What::ET } else { What::empty() };
+        let Watch { first, trigger, place, .. } = self.watches[w as usize];
+        let et = if trigger == Trigger::Edge { What::ET } else { What::empty() };
         let mut matched = What::empty();
         let mut at = first;
         while at != NIL {
@@ -246,9 +317,15 @@ impl State {
             self.watch_mut(w).pinned = true;
             self.fall_back(w);
         }
-        let watch = &self.watches[w as usize];
+        let watch = &mut self.watches[w as usize];
         if watch.place == Place::Local {
-            let mode = if watch.edge { Mode::Edge } else { Mode::Level };
+            if matches!(watch.trigger, Trigger::Once | Trigger::Spent) {
+                watch.trigger = Trigger::Level;
+                // It was accepted before.
+                let _ = self.watch_locally(w, Entry::Known);
+            }
+            let watch = &self.watches[w as usize];
+            let mode = if watch.is_edge() { Mode::Edge } else { Mode::Level };
             let interest = Interest { what: watch.interest, mode };
             self.base.mute(FdNumber(watch.fd).as_fd(), watch_token(w), interest);
         }
@@ -261,7 +338,7 @@ impl State {
         for &w in &self.outs {
             let watch = &self.watches[w as usize];
             // An edge-triggered one is told of its first edge when it is armed.
-            polls.push(PollFd::new(if watch.edge { -1 } else { watch.fd }, watch.interest));
+            polls.push(PollFd::new(if watch.is_edge() { -1 } else { watch.fd }, watch.interest));
         }
         let found = sys::poll(&mut polls, Some(Duration::ZERO));
         self.polls = polls;

@@ -1,17 +1,29 @@
 //! Holds: fds that evd keeps by name, beyond their owner's life.
+//!
+//! With an event base these are methods of [`EventBase`](crate::EventBase). [`take_or`] needs none: it makes a server's listener outlive the server with one line.
 
 use crate::Error;
-use crate::line::{Line, Reply};
+use crate::line::{Incoming, Introduction, Line, Reply};
+use crate::link::PATIENCE;
 use crate::state::State;
+use evd_proto::channel::Scratch;
+use evd_proto::frame::Body;
 use evd_proto::name;
 use evd_proto::reply::{Code, HoldInfo, Refused};
-use evd_proto::request::{Drop, Hold, ListHolds, Take, Taken};
-use evd_proto::sys::{AsRawFd, BorrowedFd, OwnedFd};
+use evd_proto::request::{
+    Attach, Drop, Hold, HoldAll, HoldOne, ListHolds, Role, Take, TakeAll, Taken, TakenAll,
+};
+use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// How often it is asked for a held fd that evd can't send just then, and the pause that becomes longer each time.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
+/// Bytes of an attachment that go with its fd: a frame with fds is short. A longer one goes ahead, in pieces.
+const INLINE: usize = 8192;
+const PIECE: usize = 60_000;
+/// Bytes of the entries of one frame with many fds.
+const ROOM: usize = 15_000;
 
 /// A held fd that was taken.
 #[derive(Debug)]
@@ -24,12 +36,40 @@ pub struct Held {
     pub ttl: Option<Duration>,
 }
 
+impl Held {
+    /// How often a held name was triggered, or a held timer was due, since this was asked last; with that it is not readable any more.
+    ///
+    /// # Errors
+    /// It is neither.
+    ///
+    /// Source: eventfd(2), timerfd_create(2).
+    pub fn take_count(&self) -> Result<u64, Error> {
+        Ok(sys::take_count(self.fd.as_fd())?)
+    }
+}
+
+/// What is to be held, see [`EventBase::hold_all`](crate::EventBase::hold_all).
+#[derive(Clone, Copy, Debug)]
+pub struct ToHold<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The fd: evd gets a copy.
+    pub fd: BorrowedFd<'a>,
+    /// Bytes that are given back with it.
+    pub attachment: &'a [u8],
+    /// When evd lets it go; `None`: never.
+    pub ttl: Option<Duration>,
+}
+
 /// Whoever has a line to evd and can wait for an answer.
 pub(crate) trait HoldTarget {
     fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error>;
-    fn tell(&mut self, body: &Taken) -> Result<(), Error>;
-    /// The longest attachment that evd takes, in bytes.
-    fn longest_attachment(&mut self) -> usize;
+    /// Sends what has no answer, at once.
+    fn tell<B: Body>(&mut self, body: &B) -> Result<(), Error>;
+    /// Says what has arrived; again in the next session, if this one ends before evd can have heard it.
+    fn taken(&mut self, numbers: Vec<u64>) -> Result<(), Error>;
+    /// The longest attachment that evd takes, in bytes, and how many fds in a frame.
+    fn limits(&mut self) -> (usize, usize);
 
     fn hold(
         &mut self,
@@ -39,45 +79,98 @@ pub(crate) trait HoldTarget {
         ttl: Option<Duration>,
         replace: bool,
     ) -> Result<(), Error> {
-        name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
-        let limit = self.longest_attachment();
-        if attachment.len() > limit {
-            // What evd would say; but far beyond the limit it would not even fit a frame.
-            let text = format!("an attachment of {} bytes, at most {limit} are kept", attachment.len());
-            let (limit, value) = (limit as u64, attachment.len() as u64);
-            return Err(Refused { code: Code::Limit, limit, value, text, ids: Vec::new() }.into());
+        self.check(key, attachment)?;
+        let mut attachment = attachment.to_vec();
+        if attachment.len() > INLINE {
+            for piece in std::mem::take(&mut attachment).chunks(PIECE) {
+                self.tell(&Attach { bytes: piece.to_vec() })?;
+            }
         }
-        let ttl = match ttl {
-            None => 0,
-            Some(t) => u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1),
-        };
-        let body = Hold { name: key.to_owned(), attachment: attachment.to_vec(), ttl, replace };
+        let body = Hold { name: key.to_owned(), attachment, ttl: nanos(ttl), replace };
         let number = fd.as_raw_fd();
         self.request(|line| Ok(line.send_with_fds(&body, &[number])?)).map(drop)
+    }
+
+    /// Holds many, in as few frames as they fit.
+    fn hold_all(&mut self, all: &[ToHold<'_>], replace: bool) -> Result<(), Error> {
+        // Before anything is held: then nothing has changed.
+        all.iter().try_for_each(|one| self.check(one.name, one.attachment))?;
+        let most = self.limits().1.max(1);
+        let (mut holds, mut fds, mut bytes) = (Vec::new(), Vec::<RawFd>::new(), 0);
+        for one in all {
+            let ToHold { name, fd, attachment, ttl } = *one;
+            if attachment.len() > INLINE {
+                self.hold(name, fd, attachment, ttl, replace)?;
+                continue;
+            }
+            let size = 24 + name.len() + attachment.len();
+            if fds.len() == most || bytes + size > ROOM {
+                self.hold_batch(std::mem::take(&mut holds), &std::mem::take(&mut fds), replace)?;
+                bytes = 0;
+            }
+            bytes += size;
+            fds.push(fd.as_raw_fd());
+            holds.push(HoldOne { name: name.to_owned(), attachment: attachment.to_vec(), ttl: nanos(ttl) });
+        }
+        if holds.is_empty() { Ok(()) } else { self.hold_batch(holds, &fds, replace) }
+    }
+
+    fn hold_batch(&mut self, holds: Vec<HoldOne>, fds: &[RawFd], replace: bool) -> Result<(), Error> {
+        let body = HoldAll { holds, replace };
+        self.request(|line| Ok(line.send_with_fds(&body, fds)?)).map(drop)
+    }
+
+    /// What evd would say; but far beyond the limit it would not even be asked.
+    fn check(&mut self, key: &str, attachment: &[u8]) -> Result<(), Error> {
+        name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
+        let limit = self.limits().0;
+        if attachment.len() <= limit {
+            return Ok(());
+        }
+        let text = format!("an attachment of {} bytes, at most {limit} are kept", attachment.len());
+        let (limit, value) = (limit as u64, attachment.len() as u64);
+        Err(Refused { code: Code::Limit, limit, value, text, ids: Vec::new() }.into())
+    }
+
+    fn ask_for_fds<B: Body>(&mut self, body: &B) -> Result<Reply, Error> {
+        let mut tries = 0;
+        loop {
+            match self.request(|line| line.post(body).map(Some)) {
+                // One answer with fds at a time is on its way to us; by now we have read it, and what came behind it.
+                Err(Error::Refused(r)) if r.code == Code::Busy && r.limit == 1 && tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(PAUSE * tries.saturating_sub(1));
+                }
+                other => return other,
+            }
+        }
     }
 
     fn take(&mut self, key: &str, keep: bool) -> Result<Held, Error> {
         name::check(key).map_err(|e| Error::BadName(e.to_string()))?;
         let body = Take { name: key.to_owned(), keep };
-        let mut tries = 0;
-        let reply = loop {
-            match self.request(|line| line.post(&body).map(Some)) {
-                // One fd at a time is on its way to us; by now we have read it, and what came behind it.
-                Err(Error::Refused(r)) if r.code == Code::Busy && r.limit == 1 && tries < TRIES => {
-                    tries += 1;
-                    std::thread::sleep(PAUSE * tries.saturating_sub(1));
-                }
-                other => break other?,
-            }
-        };
-        match reply {
+        match self.ask_for_fds(&body)? {
             Reply::Took(took, fd) => {
                 if took.hold != 0 {
                     // Only now evd lets its own go.
-                    self.tell(&Taken { hold: took.hold })?;
+                    self.taken(vec![took.hold])?;
                 }
-                let ttl = (took.ttl != 0).then(|| Duration::from_nanos(took.ttl));
-                Ok(Held { fd, attachment: took.attachment, ttl })
+                Ok(Held { fd, attachment: took.attachment, ttl: left(took.ttl) })
+            }
+            _ => Err(Error::Lost),
+        }
+    }
+
+    /// Takes as many as come at once; and whether there are more.
+    fn take_batch(&mut self, prefix: &str) -> Result<(Vec<(String, Held)>, bool), Error> {
+        let body = TakeAll { prefix: prefix.to_owned() };
+        match self.ask_for_fds(&body)? {
+            Reply::TookAll(took, fds) => {
+                self.taken(took.holds.iter().map(|h| h.hold).collect())?;
+                let more = took.more && !fds.is_empty();
+                let all = took.holds.into_iter().zip(fds);
+                let held = |attachment, fd, ttl| Held { fd, attachment, ttl: left(ttl) };
+                Ok((all.map(|(one, fd)| (one.name, held(one.attachment, fd, one.ttl))).collect(), more))
             }
             _ => Err(Error::Lost),
         }
@@ -108,20 +201,176 @@ pub(crate) trait HoldTarget {
 }
 
 impl HoldTarget for State {
-    fn longest_attachment(&mut self) -> usize {
-        self.link.up().map_or(usize::MAX, |up| up.welcome.limits.attachment as usize)
+    fn limits(&mut self) -> (usize, usize) {
+        let limits = self.link.up().map(|up| up.welcome.limits);
+        limits.map_or((usize::MAX, 1), |l| (l.attachment as usize, l.fds_per_frame as usize))
     }
 
     fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
-        self.ask(send)
+        let taken = self.link.taken.len();
+        let reply = self.ask(send)?;
+        // evd does one thing after the other: what was said before this was heard.
+        self.link.taken.drain(..taken.min(self.link.taken.len()));
+        Ok(reply)
     }
 
-    fn tell(&mut self, body: &Taken) -> Result<(), Error> {
-        if let Some(up) = self.link.up() {
-            up.line.post(body)?;
-        }
-        // At once, also inside a callback: until then others find it busy.
+    fn tell<B: Body>(&mut self, body: &B) -> Result<(), Error> {
+        match self.link.up() {
+            Some(up) => up.line.post(body)?,
+            None => return Err(Error::Lost),
+        };
         self.flush_link();
         Ok(())
+    }
+
+    fn taken(&mut self, numbers: Vec<u64>) -> Result<(), Error> {
+        self.link.taken.extend(&numbers);
+        // At once, also inside a callback: until then others find it busy. If evd is lost just now, it is told when it is back.
+        match self.tell(&TakenAll { holds: numbers }) {
+            Err(Error::Lost) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn nanos(ttl: Option<Duration>) -> u64 {
+    ttl.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1))
+}
+
+fn left(ttl: u64) -> Option<Duration> {
+    (ttl != 0).then(|| Duration::from_nanos(ttl))
+}
+
+/// Takes what evd holds under `name`, or makes it and lets evd hold a copy from then on: with this one line a server's listener outlives the server, however that
+/// ends, and with it every client that has connected and was not accepted yet.
+///
+/// evd goes on holding its copy. Without evd, or if evd refuses, it is just made: then it is as if this function were not there (and the log says why).
+/// Who wants it really closed drops the hold: `evctl fd rm NAME`.
+///
+/// # Errors
+/// What `make` gave.
+///
+/// # Examples
+/// ```
+/// use std::net::TcpListener;
+///
+/// let listener = evd_client::hold::take_or("web:443", || TcpListener::bind("127.0.0.1:0"))?;
+/// # drop(listener);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn take_or<T, E>(name: &str, make: impl FnOnce() -> Result<T, E>) -> Result<T, E>
+where
+    T: AsFd + From<OwnedFd>,
+{
+    let mut short = match Short::connect() {
+        Ok(short) => short,
+        Err(e) => {
+            log::info!("{name} is made anew, and not held: {e}");
+            return make();
+        }
+    };
+    let taken = |result: Result<Held, Error>| match result {
+        Ok(held) => Some(T::from(held.fd)),
+        Err(Error::Refused(why)) if why.code == Code::Unknown => None,
+        Err(e) => {
+            log::warn!("evd does not give {name}: {e}");
+            None
+        }
+    };
+    if let Some(there) = taken(short.take(name, true)) {
+        return Ok(there);
+    }
+    let made = make()?;
+    match short.hold(name, made.as_fd(), b"", None, false) {
+        Ok(()) => Ok(made),
+        // Somebody was faster: two who serve the same take turns.
+        Err(Error::Refused(why)) if why.code == Code::Exists => {
+            Ok(taken(short.take(name, true)).unwrap_or(made))
+        }
+        Err(e) => {
+            log::warn!("evd does not hold {name}: {e}");
+            Ok(made)
+        }
+    }
+}
+
+/// A line to evd for a question or two, without a base.
+struct Short {
+    line: Line,
+    scratch: Scratch,
+    limits: (usize, usize),
+}
+
+impl Short {
+    fn connect() -> Result<Short, Error> {
+        let who = Introduction {
+            role: Role::Control,
+            name: crate::builder::program_name(),
+            method: String::new(),
+            avoid: Vec::new(),
+            require: 0,
+        };
+        let line = Line::open(&evd_proto::path::socket_path(), &who)?;
+        let mut short = Short { line, scratch: Scratch::new(), limits: (0, 1) };
+        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        loop {
+            match short.receive()?.into_iter().next() {
+                Some(Incoming::Welcome(welcome)) => {
+                    let limits = welcome.limits;
+                    short.limits = (limits.attachment as usize, limits.fds_per_frame as usize);
+                    return Ok(short);
+                }
+                Some(Incoming::Reply(_, Reply::Refused(why))) => return Err(why.into()),
+                Some(_) => return Err(Error::Lost),
+                None => short.line.wait(deadline)?,
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<Vec<Incoming>, Error> {
+        let mut incoming = Vec::new();
+        match self.line.receive(&mut self.scratch, &mut incoming) {
+            Err(_) if incoming.is_empty() => Err(Error::Lost),
+            _ => Ok(incoming),
+        }
+    }
+}
+
+impl HoldTarget for Short {
+    fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
+        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        let mut asked = None;
+        loop {
+            if asked.is_none() {
+                asked = send(&mut self.line)?;
+            }
+            self.line.flush()?;
+            for came in self.receive()? {
+                match came {
+                    Incoming::Reply(serial, Reply::Refused(why)) if Some(serial) == asked => {
+                        return Err(why.into());
+                    }
+                    Incoming::Reply(serial, reply) if Some(serial) == asked => return Ok(reply),
+                    Incoming::Closing(_) => return Err(Error::Lost),
+                    _ => {}
+                }
+            }
+            self.line.unsent |= asked.is_none();
+            self.line.wait(deadline)?;
+        }
+    }
+
+    fn tell<B: Body>(&mut self, body: &B) -> Result<(), Error> {
+        self.line.post(body)?;
+        self.line.flush()?;
+        Ok(())
+    }
+
+    fn taken(&mut self, numbers: Vec<u64>) -> Result<(), Error> {
+        numbers.into_iter().try_for_each(|hold| self.tell(&Taken { hold }))
+    }
+
+    fn limits(&mut self) -> (usize, usize) {
+        self.limits
     }
 }

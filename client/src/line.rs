@@ -4,7 +4,7 @@ use crate::Error;
 use evd_proto::channel::{Channel, Fill, Scratch};
 use evd_proto::frame::{Body, FrameError, Kind};
 use evd_proto::notice::{Active, Attend, Closing};
-use evd_proto::reply::{Done, Holds, Refused, Took, Triggered, Welcome};
+use evd_proto::reply::{Attached, Done, Holds, Refused, Took, TookAll, Triggered, Welcome};
 use evd_proto::request::{Hello, Role, Sync};
 use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, PollFd, RawFd};
 use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, What};
@@ -29,7 +29,20 @@ pub(crate) enum Reply {
     Refused(Refused),
     Triggered(Triggered),
     Took(Took, OwnedFd),
+    TookAll(TookAll, Vec<OwnedFd>),
     Holds(Holds),
+}
+
+/// The longest attachment that is taken, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// Puts what came ahead before the rest.
+fn attach(ahead: &mut (u64, Vec<u8>), serial: u64, rest: &mut Vec<u8>) {
+    let (of, mut bytes) = std::mem::take(ahead);
+    if of == serial {
+        bytes.append(rest);
+        *rest = bytes;
+    }
 }
 
 /// Whether there is more to be received.
@@ -82,6 +95,8 @@ pub(crate) struct Line {
     hello_at: u64,
     /// Something waits to be sent.
     pub unsent: bool,
+    /// What the attachment of the next answer with this serial begins with.
+    attached: (u64, Vec<u8>),
 }
 
 impl Line {
@@ -96,8 +111,13 @@ impl Line {
             }
             _ => Error::Os(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
         })?;
-        let mut line =
-            Line { channel: Channel::new(socket), serial: 0, hello_at: sys::monotonic_ns(), unsent: false };
+        let mut line = Line {
+            channel: Channel::new(socket),
+            serial: 0,
+            hello_at: sys::monotonic_ns(),
+            unsent: false,
+            attached: (0, Vec::new()),
+        };
         line.post(&Hello {
             versions: (OLDEST_VERSION, PROTOCOL_VERSION),
             features: 0,
@@ -194,11 +214,39 @@ impl Line {
                 Kind::Refused => frame.read().map(|r| Incoming::Reply(serial, Reply::Refused(r))),
                 Kind::Triggered => frame.read().map(|r| Incoming::Reply(serial, Reply::Triggered(r))),
                 Kind::Holds => frame.read().map(|r| Incoming::Reply(serial, Reply::Holds(r))),
-                Kind::Took => match (frame.fds.pop(), frame.read()) {
-                    (Some(fd), Ok(took)) => Ok(Incoming::Reply(serial, Reply::Took(took, fd))),
+                Kind::Took => match (frame.fds.pop(), frame.read::<Took>()) {
+                    (Some(fd), Ok(mut took)) => {
+                        attach(&mut self.attached, serial, &mut took.attachment);
+                        Ok(Incoming::Reply(serial, Reply::Took(took, fd)))
+                    }
                     (None, Ok(_)) => Err(FrameError::FdCount { claimed: 0, came: 0 }),
                     (_, Err(e)) => Err(e),
                 },
+                Kind::TookAll => match frame.read::<TookAll>() {
+                    Ok(mut took) if took.holds.len() == frame.fds.len() => {
+                        if let Some(first) = took.holds.first_mut() {
+                            attach(&mut self.attached, serial, &mut first.attachment);
+                        }
+                        Ok(Incoming::Reply(serial, Reply::TookAll(took, frame.fds)))
+                    }
+                    Ok(took) => Err(FrameError::FdCount { claimed: took.holds.len(), came: frame.fds.len() }),
+                    Err(e) => Err(e),
+                },
+                Kind::Attached => {
+                    let Attached { mut bytes } = frame.read().map_err(Ended::Protocol)?;
+                    if self.attached.0 != serial {
+                        self.attached = (serial, Vec::new());
+                    }
+                    // evd keeps no longer ones, so it gives none.
+                    if self.attached.1.len() + bytes.len() > LONGEST {
+                        return Err(Ended::Protocol(FrameError::TooLong {
+                            len: bytes.len(),
+                            limit: LONGEST,
+                        }));
+                    }
+                    self.attached.1.append(&mut bytes);
+                    continue;
+                }
                 other => Err(FrameError::OutOfPlace(other)),
             };
             into.push(incoming.map_err(Ended::Protocol)?);

@@ -11,7 +11,7 @@ use evd_proto::What;
 use evd_proto::channel::Scratch;
 use evd_proto::notice::Active;
 use evd_proto::reply::{Code, Welcome};
-use evd_proto::request::{DaemonSignal, Subscribe, Unsubscribe};
+use evd_proto::request::{DaemonSignal, Subscribe, TakenAll, Unsubscribe};
 use evd_proto::sys::{self, AsFd};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -82,6 +82,8 @@ pub(crate) struct Link {
     pub liveness: u64,
     pub next_check: u64,
     pause: u64,
+    /// Numbers of holds that have arrived here, as long as evd may not have heard of it.
+    pub taken: Vec<u64>,
     /// Told to the user when no callback is running.
     pub news: Vec<LinkState>,
     scratch: Option<Box<Scratch>>,
@@ -97,6 +99,7 @@ impl Link {
             liveness: liveness.as_nanos() as u64,
             next_check: 0,
             pause: SHORTEST_PAUSE,
+            taken: Vec::new(),
             news: Vec::new(),
             scratch: None,
         }
@@ -267,6 +270,10 @@ impl State {
         let names: Vec<(u32, String)> = self.names.iter().map(|(id, n)| (*id, n.clone())).collect();
         for (id, name) in names {
             self.link.subscribe(id, &name);
+        }
+        if let (false, Phase::Up(up)) = (self.link.taken.is_empty(), &mut self.link.phase) {
+            // The evd before may not have heard that these have arrived.
+            let _ = up.line.post(&TakenAll { holds: self.link.taken.clone() });
         }
         for signo in self.daemon_signals.keys().copied().collect::<Vec<_>>() {
             self.link.want_signal(signo, true);
@@ -467,7 +474,7 @@ impl State {
             if !known || self.park.seq(report.id) != report.seq {
                 continue;
             }
-            if self.watch(report.id).edge {
+            if self.watch(report.id).is_edge() {
                 self.fire(report.id, report.ready);
             } else {
                 // The turn looks at it before it runs anything: a stale report never reaches a callback.

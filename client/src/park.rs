@@ -299,7 +299,7 @@ impl State {
     /// The arm of a watch, unless it must stay here.
     fn parkable(&mut self, w: u32, limit: u32) -> Option<ArmWatch> {
         let watch = &self.watches[w as usize];
-        let (fd, pinned, interest, edge) = (watch.fd, watch.pinned, watch.interest, watch.edge);
+        let (fd, pinned, interest, edge) = (watch.fd, watch.pinned, watch.interest, watch.is_edge());
         if self.park.info(w).file.is_none() {
             self.park.info(w).file = sys::identify(FdNumber(fd).as_fd()).ok();
         }
@@ -431,7 +431,7 @@ impl State {
     /// In a loop that does not wait: as [`State::send_pending`]. And edge-triggered watches that are new, or wanted for more, are armed, as nobody else looks at
     /// them: in a loop that is always busy their first edge would never be seen.
     pub fn send_at_once(&mut self) {
-        let edges: Vec<u32> = self.outs.iter().copied().filter(|w| self.watch(*w).edge).collect();
+        let edges: Vec<u32> = self.outs.iter().copied().filter(|w| self.watch(*w).is_edge()).collect();
         if !edges.is_empty() && self.link.is_up() {
             edges.iter().for_each(|w| self.delist(*w));
             self.park(&edges);
@@ -586,7 +586,7 @@ impl State {
         let fired = std::mem::take(&mut info.unreported);
         let ready = std::mem::take(&mut info.unreported_ready);
         let watch = self.watches.get(w as usize)?;
-        let (fd, place, edge, interest) = (watch.fd, watch.place, watch.edge, watch.interest);
+        let (fd, place, edge, interest) = (watch.fd, watch.place, watch.is_edge(), watch.interest);
         if place == Place::Parked && fired == 0 {
             return None;
         }

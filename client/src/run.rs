@@ -4,7 +4,7 @@
 //! watcher or a link callback runs. A fork in any of them ends the child's loop.
 
 use crate::mailbox::Mail;
-use crate::state::{Call, Core, Limits, NIL, Source, State, Target};
+use crate::state::{Bits, Call, Core, Limits, NIL, Source, State, Target};
 use crate::watchers::{Moment, Slow};
 use crate::{EventBase, EventKey};
 use evd_proto::What;
@@ -91,8 +91,11 @@ enum Job {
 
 impl State {
     /// Takes an active event off its queue.
+    #[inline]
     fn begin(&mut self, id: u32) -> Job {
-        let target = match &self.slot(id).call {
+        let slot = self.slot(id);
+        let repeats = slot.is(Bits::COUNTED) && slot.source != Source::Name;
+        let target = match &slot.call {
             Call::User(target) => target.upgrade(),
             Call::Own(None) => {
                 self.before_callback(id);
@@ -105,7 +108,6 @@ impl State {
         let (res, calls) = self.before_callback(id);
         let Some(target) = target else { return Job::Nothing };
         self.flow.current = id;
-        let repeats = matches!(self.slot(id).source, Source::Signal(_) | Source::DaemonSignal(_));
         self.flow.calls_left = if repeats { calls } else { 1 };
         if self.timed_callbacks {
             return Job::Timed(target, res, self.slot(id).generation);

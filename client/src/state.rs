@@ -146,6 +146,19 @@ pub(crate) enum Place {
     Always,
 }
 
+/// How a watch reports, and while it is in the local backend how it reports there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    /// As long as it is ready.
+    Level,
+    /// When it becomes ready.
+    Edge,
+    /// Level, but once is enough: it has one event, which goes when it runs.
+    Once,
+    /// As `Once`, and it has reported: the kernel says no more.
+    Spent,
+}
+
 /// One fd with all its events.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch {
@@ -153,10 +166,16 @@ pub(crate) struct Watch {
     /// Its newest event.
     pub first: u32,
     pub interest: What,
-    pub edge: bool,
+    pub trigger: Trigger,
     pub place: Place,
     /// Not to be parked (again): evd refused it, or a number of the same file is parked.
     pub pinned: bool,
+}
+
+impl Watch {
+    pub fn is_edge(&self) -> bool {
+        self.trigger == Trigger::Edge
+    }
 }
 
 /// How much a loop runs before it looks for new events: `event_config_set_max_dispatch_interval`.

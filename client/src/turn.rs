@@ -94,10 +94,7 @@ impl State {
                 link = true;
                 continue;
             }
-            let w = report.token as u32;
-            if self.watches.contains(w as usize) && !self.fire(w, report.ready) {
-                self.mute(w);
-            }
+            self.reported(report.token as u32, report.ready);
         }
         self.base.give_back(reports);
         self.take_activations(&mut came);
@@ -169,7 +166,7 @@ impl State {
             let Activation::Timer { token, .. } = activation else { continue };
             let Some(slot) = self.events.get((token & !TIMER) as usize) else { continue };
             let Some(watch) = self.watches.get(slot.watch as usize) else { continue };
-            if watch.place == Place::Parked && !watch.edge && !asked.contains(&slot.watch) {
+            if watch.place == Place::Parked && !watch.is_edge() && !asked.contains(&slot.watch) {
                 asked.push(slot.watch);
             }
         }

@@ -34,6 +34,10 @@ pub enum Kind {
     Status = 0x10,
     Events = 0x11,
     Follow = 0x12,
+    HoldAll = 0x13,
+    TakeAll = 0x14,
+    TakenAll = 0x15,
+    Attach = 0x16,
     Welcome = 0x81,
     Done = 0x82,
     Refused = 0x83,
@@ -42,6 +46,8 @@ pub enum Kind {
     Holds = 0x86,
     StatusPage = 0x87,
     EventsPage = 0x88,
+    TookAll = 0x89,
+    Attached = 0x8a,
     Active = 0x101,
     Closing = 0x102,
     Trace = 0x103,
@@ -49,7 +55,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 30] = [
+    const ALL: [Kind; 36] = [
         Kind::Hello,
         Kind::Arm,
         Kind::Disarm,
@@ -68,6 +74,10 @@ impl Kind {
         Kind::Status,
         Kind::Events,
         Kind::Follow,
+        Kind::HoldAll,
+        Kind::TakeAll,
+        Kind::TakenAll,
+        Kind::Attach,
         Kind::Welcome,
         Kind::Done,
         Kind::Refused,
@@ -76,6 +86,8 @@ impl Kind {
         Kind::Holds,
         Kind::StatusPage,
         Kind::EventsPage,
+        Kind::TookAll,
+        Kind::Attached,
         Kind::Active,
         Kind::Closing,
         Kind::Trace,

@@ -9,7 +9,7 @@ macro_rules! bodies {
     ($($name:ident),* $(,)?) => { $(impl Body for $name { const KIND: Kind = Kind::$name; })* };
 }
 
-bodies!(Welcome, Done, Refused, Triggered, Took, Holds, StatusPage, EventsPage);
+bodies!(Welcome, Done, Refused, Triggered, Took, Holds, StatusPage, EventsPage, TookAll, Attached);
 
 /// The answer to `Hello`: the session stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,38 @@ pub struct Took {
     pub ttl: u64,
 }
 
+/// The answer to `TakeAll`: one fd is attached for each entry, in the same order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TookAll {
+    /// What is given, those that can be read first.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub holds: Vec<TookOne>,
+    /// Whether there are more: ask again.
+    pub more: bool,
+}
+
+/// One of them, as in [`Took`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TookOne {
+    /// To be named in `TakenAll`.
+    pub hold: u64,
+    /// Its name.
+    pub name: String,
+    /// What was given with the fd.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub attachment: Vec<u8>,
+    /// Nanoseconds that were left; 0: no limit.
+    pub ttl: u64,
+}
+
+/// Comes before a `Took` or `TookAll` of the same serial: the beginning of its (first) attachment, if that is long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// What goes before the rest.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub bytes: Vec<u8>,
+}
+
 /// A page of the answer to `ListHolds`, ordered by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holds {
@@ -146,6 +178,8 @@ pub struct HoldInfo {
     pub ino: u64,
     /// What it is ready for now.
     pub ready: What,
+    /// What a counter (a held name) or a timer has counted and nobody has taken.
+    pub count: u64,
     /// Bytes of the attachment.
     pub attachment: u32,
     /// Nanoseconds since it was given.
@@ -185,6 +219,8 @@ pub struct StatusPage {
     pub bases: Vec<BaseInfo>,
     /// Held fds of the asker's uid (of all, for root).
     pub holds: u32,
+    /// Why held fds do not survive evd's own end; empty: they do.
+    pub mortal: String,
     /// Named user events likewise.
     pub names: u32,
     /// Whether there are more bases after the last.

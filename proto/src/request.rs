@@ -30,6 +30,10 @@ bodies!(
     Status,
     Events,
     Follow,
+    HoldAll,
+    TakeAll,
+    TakenAll,
+    Attach,
 );
 
 /// Who speaks.
@@ -267,4 +271,50 @@ pub struct Events {
 pub struct Follow {
     /// The base; `None`: all that the asker may see.
     pub base: Option<Selector>,
+}
+
+/// Gives evd several fds to keep, all or none: one fd for each entry, in the same order. Answered by `Done` or `Refused`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldAll {
+    /// What is to be held; no name twice.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub holds: Vec<HoldOne>,
+    /// Replace what is held under these names, instead of being refused.
+    pub replace: bool,
+}
+
+/// One of them, as in [`Hold`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldOne {
+    /// The name.
+    pub name: String,
+    /// Bytes that are given back with the fd.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub attachment: Vec<u8>,
+    /// Nanoseconds until evd lets it go; 0: never.
+    pub ttl: u64,
+}
+
+/// Asks for held fds by the beginning of their names, as many as fit a frame, those that can be read first. Answered by `TookAll` or `Refused`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeAll {
+    /// The beginning; empty: all.
+    pub prefix: String,
+}
+
+/// Says that fds of `Took` or `TookAll` have arrived: only now evd lets its own go. Also for those of a session that ended before this could be said. No reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenAll {
+    /// Their numbers.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub holds: Vec<u64>,
+}
+
+/// Sends the beginning of the attachment of the next `Hold`, or of the first one of the next `HoldAll`: a frame with fds has no room for a long one. Several add up.
+/// No reply; if it is too long, the `Hold` is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// What goes before the rest.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub bytes: Vec<u8>,
 }

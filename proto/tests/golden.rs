@@ -114,6 +114,16 @@ fn requests(t: &mut Table) {
     t.same("hold-forever", 12, 1, Hold { name: text("a"), attachment: vec![], ttl: 0, replace: false });
     t.same("take", 13, 0, Take { name: text("listener"), keep: false });
     t.same("take-copy", 14, 0, Take { name: text("listener"), keep: true });
+    let one = |name: &str, attachment: &[u8], ttl| HoldOne {
+        name: text(name),
+        attachment: attachment.to_vec(),
+        ttl,
+    };
+    let holds = vec![one("a", &[0, 0xff], 5), one("b:1", &[], 0)];
+    t.same("hold-all", 23, 2, HoldAll { holds, replace: true });
+    t.same("take-all", 24, 0, TakeAll { prefix: text("web:") });
+    t.same("taken-all", 25, 0, TakenAll { holds: vec![7, 0x0102_0304_0506_0708] });
+    t.same("attach", 26, 0, Attach { bytes: vec![1, 2, 3] });
     t.same("taken", 15, 0, Taken { hold: 0x0102_0304_0506_0708 });
     t.same("list-holds", 16, 0, ListHolds { after: String::new() });
     t.same("list-holds-after", 17, 0, ListHolds { after: text("listener") });
@@ -189,12 +199,23 @@ fn replies(t: &mut Table) {
     t.same("refused-system", u64::MAX, 0, refused(Code::System, u64::MAX, 24, "x", &[]));
     t.same("triggered", 10, 0, Triggered { reached: 3, queued: 1 });
     t.same("took", 13, 1, Took { hold: 1, attachment: vec![0, 0xff], ttl: 4_999_999_999 });
+    let one = |hold, name: &str, attachment: &[u8], ttl| TookOne {
+        hold,
+        name: text(name),
+        attachment: attachment.to_vec(),
+        ttl,
+    };
+    let holds = vec![one(7, "web:1", &[0xff], 9), one(8, "web:2", &[], 0)];
+    t.same("took-all", 24, 2, TookAll { holds, more: true });
+    t.same("took-all-none", 24, 0, TookAll { holds: vec![], more: false });
+    t.same("attached", 24, 0, Attached { bytes: vec![1, 2] });
     t.same("took-copy", 14, 1, Took { hold: 0, attachment: vec![], ttl: 0 });
     let hold = HoldInfo {
         name: text("listener"),
         kind: FileKind::Socket,
         ino: 4711,
         ready: What::READ,
+        count: 3,
         attachment: 2,
         age: 1000,
         left: 0,
@@ -242,6 +263,7 @@ fn pages(t: &mut Table) {
         }],
         bases: vec![base],
         holds: 1,
+        mortal: text("no service manager"),
         names: 2,
         more: false,
     };
@@ -257,6 +279,7 @@ fn pages(t: &mut Table) {
         accounts: vec![],
         bases: vec![],
         holds: 0,
+        mortal: String::new(),
         names: 0,
         more: true,
     };

@@ -78,6 +78,26 @@ impl Backend for Changelist {
         self.change(fd.as_raw_fd(), 0, None, Entry::Known);
     }
 
+    fn rest(&mut self, fd: BorrowedFd<'_>, spent: bool) {
+        if spent {
+            self.epoll.leave(fd.as_raw_fd(), spent);
+        } else {
+            self.unwatch(fd);
+        }
+    }
+
+    /// At once: with the next wait the number is another file's.
+    fn forget(&mut self, fd: BorrowedFd<'_>) {
+        let number = fd.as_raw_fd();
+        self.epoll.clear_left(number);
+        let at = usize::try_from(number).ok().and_then(|at| self.by_number.get(at));
+        let Some(change) = at.and_then(|at| self.changes.get_mut(*at as usize)) else { return };
+        if change.interest.is_none() && change.entry == Entry::Known {
+            self.epoll.clear(number);
+            change.entry = Entry::New;
+        }
+    }
+
     fn mute(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) {
         self.apply();
         self.epoll.mute(fd, token, interest);

@@ -3,6 +3,8 @@
 //! Kernel facts and defects:
 //! - An entry is keyed by (open file, number) and does not keep the file open. When the last fd of the file is closed the entry is gone, without a word.
 //!   A dup of a watched fd keeps it alive: it then reports under a number that may mean another file by now. Nothing is kept for a watch here.
+//!   What is watched no more but stays open is only noted (`rest`): watched again, one `MOD` does what `DEL` and `ADD` did, and if the number means another
+//!   file by then the kernel says so (`ENOENT`), as it knows an entry by its file.
 //! - `EPOLL_CTL_MOD` looks at the file again, so an edge or one-shot watch that is ready reports (again) after it.
 //! - HUP and ERR are reported whatever the interest is, save after a one-shot's report.
 //! - Files without a poll operation (regular files, directories, `/dev/null`) are refused with `EPERM`. An epoll in itself is `EINVAL`, a cycle `ELOOP`.
@@ -36,6 +38,20 @@ pub struct Epoll {
     /// Where the kernel lacks `epoll_pwait2`.
     alarm: Option<Alarm>,
     added: Cell<u64>,
+    /// By number: whether the kernel has an entry that no watch has.
+    left: Vec<Left>,
+    /// Numbers that are, or were, [`Left::Live`].
+    live: Vec<RawFd>,
+}
+
+/// An entry in the kernel that no watch has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    None,
+    /// It reports, so it goes before the next wait.
+    Live,
+    /// Its one-shot has reported.
+    Spent,
 }
 
 impl Epoll {
@@ -55,6 +71,8 @@ impl Epoll {
             events: vec![libc::epoll_event { events: 0, u64: 0 }; FEWEST],
             alarm: None,
             added: Cell::new(0),
+            left: Vec::new(),
+            live: Vec::new(),
         })
     }
 
@@ -91,13 +109,14 @@ impl Epoll {
     /// # Errors
     /// See [`WatchError`].
     pub(super) fn set(
-        &self,
+        &mut self,
         number: RawFd,
         token: u64,
         interest: Interest,
         entry: Entry,
     ) -> Result<(), WatchError> {
         let events = events_of(interest);
+        let entry = if self.take_left(number) == Left::None { entry } else { Entry::Known };
         let (first, wrong, second) = match entry {
             Entry::New => (libc::EPOLL_CTL_ADD, libc::EEXIST, libc::EPOLL_CTL_MOD),
             Entry::Known => (libc::EPOLL_CTL_MOD, libc::ENOENT, libc::EPOLL_CTL_ADD),
@@ -116,9 +135,43 @@ impl Epoll {
     }
 
     /// Ends the watch of a number.
-    pub(super) fn clear(&self, number: RawFd) {
+    pub(super) fn clear(&mut self, number: RawFd) {
+        self.take_left(number);
         // ENOENT, EBADF, EPERM: there is no such watch, which is what was asked for.
         let _ = self.control(libc::EPOLL_CTL_DEL, number, 0, 0);
+    }
+
+    /// Notes that no watch has the entry of a number any more, see [`Backend::rest`].
+    pub(super) fn leave(&mut self, number: RawFd, spent: bool) {
+        let Ok(at) = usize::try_from(number) else { return };
+        if self.left.len() <= at {
+            self.left.resize(at + 1, Left::None);
+        }
+        self.left[at] = if spent { Left::Spent } else { Left::Live };
+        if !spent {
+            self.live.push(number);
+        }
+    }
+
+    /// Takes out what [`Epoll::leave`] left of a number.
+    pub(super) fn clear_left(&mut self, number: RawFd) {
+        if self.take_left(number) != Left::None {
+            self.clear(number);
+        }
+    }
+
+    fn take_left(&mut self, number: RawFd) -> Left {
+        let left = usize::try_from(number).ok().and_then(|at| self.left.get_mut(at));
+        left.map_or(Left::None, |left| std::mem::replace(left, Left::None))
+    }
+
+    /// Takes the entries out that would report for no watch.
+    fn clear_live(&mut self) {
+        while let Some(number) = self.live.pop() {
+            if self.left[number as usize] == Left::Live {
+                self.clear(number);
+            }
+        }
     }
 
     /// Waits; returns how many of `events` are filled.
@@ -197,6 +250,14 @@ impl Backend for Epoll {
         self.clear(fd.as_raw_fd());
     }
 
+    fn rest(&mut self, fd: BorrowedFd<'_>, spent: bool) {
+        self.leave(fd.as_raw_fd(), spent);
+    }
+
+    fn forget(&mut self, fd: BorrowedFd<'_>) {
+        self.clear_left(fd.as_raw_fd());
+    }
+
     /// As an edge it reports a hang-up that stays once, and what may still come as well.
     fn mute(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) {
         if interest.mode == Mode::Level {
@@ -211,6 +272,7 @@ impl Backend for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
+        self.clear_live();
         let n = match self.collect(timeout) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
             other => other?,
@@ -226,6 +288,10 @@ impl Backend for Epoll {
             self.events.resize(n * 2, libc::epoll_event { events: 0, u64: 0 });
         }
         Ok(())
+    }
+
+    fn apply(&mut self) {
+        self.clear_live();
     }
 
     fn added(&self) -> u64 {
@@ -259,8 +325,22 @@ fn events_of(interest: Interest) -> u32 {
     bits as u32
 }
 
-/// libevent's mapping, except that CLOSED is not lost beside an error: a reset connection wakes a watch of CLOSED alone, where libevent spins.
+/// What is usual is READ, WRITE or both.
+#[inline]
 fn ready_of(bits: u32) -> What {
+    const USUAL: u32 = (libc::EPOLLIN | libc::EPOLLOUT) as u32;
+    if bits & !USUAL != 0 {
+        return ready_with_more(bits);
+    }
+    let mut what = What::empty();
+    what.set(What::READ, bits & libc::EPOLLIN as u32 != 0);
+    what.set(What::WRITE, bits & libc::EPOLLOUT as u32 != 0);
+    what
+}
+
+/// libevent's mapping, except that CLOSED is not lost beside an error: a reset connection wakes a watch of CLOSED alone, where libevent spins.
+#[cold]
+fn ready_with_more(bits: u32) -> What {
     let has = |bit: libc::c_int| bits & bit as u32 != 0;
     let mut what = What::empty();
     if has(libc::EPOLLERR) || (has(libc::EPOLLHUP) && !has(libc::EPOLLRDHUP)) {

@@ -210,6 +210,18 @@ pub trait Backend {
     /// Ends the watch of `fd`; one that is not watched is not an error.
     fn unwatch(&mut self, fd: BorrowedFd<'_>);
 
+    /// As [`Backend::unwatch`] for an fd that stays open: the kernel may be told with the next wait, or, if the watch is a one-shot that has reported (`spent`)
+    /// and so says nothing any more, not at all. An fd that is watched again soon costs less then. Before the fd is closed: [`Backend::forget`].
+    fn rest(&mut self, fd: BorrowedFd<'_>, spent: bool) {
+        let _ = spent;
+        self.unwatch(fd);
+    }
+
+    /// Ends what [`Backend::rest`] left in the kernel for an fd that is not watched and is about to be closed: a dup of it would keep that alive.
+    fn forget(&mut self, fd: BorrowedFd<'_>) {
+        let _ = fd;
+    }
+
     /// Keeps a level watch from reporting again and again what can't be masked. It may report once more; a watch that can still report what
     /// `interest` wants does. Until `unmute`, `watch` or `unwatch`.
     fn mute(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest);

@@ -12,9 +12,9 @@
 use super::table::Table;
 use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
-use evd_proto::sys::{self, POLL_SEES_CLOSED, PollFd};
+use evd_proto::sys::{self, FdNumber, POLL_SEES_CLOSED, PollFd};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 /// As libevent's: `POLLRDHUP` is there on Linux and FreeBSD.
@@ -87,6 +87,13 @@ impl Backend for Poll {
         }
     }
 
+    fn rest(&mut self, fd: BorrowedFd<'_>, _spent: bool) {
+        if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
+            self.table.rest(at);
+            self.write(at);
+        }
+    }
+
     fn mute(&mut self, fd: BorrowedFd<'_>, _token: u64, _interest: Interest) {
         if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
             self.table.pause(at);
@@ -101,6 +108,9 @@ impl Backend for Poll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
+        while let Some(number) = self.table.next_resting() {
+            self.unwatch(FdNumber(number).as_fd());
+        }
         let mut left = sys::poll(&mut self.fds, timeout)?;
         let len = self.fds.len();
         if left == 0 {

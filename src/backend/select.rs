@@ -142,6 +142,13 @@ impl Backend for Select {
         self.remove(fd.as_raw_fd());
     }
 
+    fn rest(&mut self, fd: BorrowedFd<'_>, _spent: bool) {
+        if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
+            self.table.rest(at);
+            self.write(fd.as_raw_fd(), What::empty());
+        }
+    }
+
     fn mute(&mut self, fd: BorrowedFd<'_>, _token: u64, _interest: Interest) {
         if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
             self.pause(at);
@@ -155,6 +162,9 @@ impl Backend for Select {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
+        while let Some(number) = self.table.next_resting() {
+            self.remove(number);
+        }
         let spec = timeout.map(timespec);
         let at = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         let mut left = loop {

@@ -17,6 +17,8 @@ pub(super) struct Row {
     pub(super) mode: Mode,
     pub(super) live: What,
     shown: Shown,
+    /// Nobody's watch; it goes before the next wait.
+    resting: bool,
 }
 
 /// How the mirror shows a row.
@@ -35,6 +37,8 @@ pub(super) struct Table {
     rows: Vec<Row>,
     /// By number: the row plus one, 0 for none.
     index: Vec<u32>,
+    /// Numbers of rows that are, or were, resting.
+    resting: Vec<RawFd>,
     shadow: Option<Shadow>,
 }
 
@@ -46,7 +50,7 @@ struct Shadow {
 
 impl Table {
     pub(super) fn new(reports: What) -> Table {
-        Table { reports, rows: Vec::new(), index: Vec::new(), shadow: None }
+        Table { reports, rows: Vec::new(), index: Vec::new(), resting: Vec::new(), shadow: None }
     }
 
     pub(super) fn rows(&self) -> &[Row] {
@@ -76,7 +80,7 @@ impl Table {
         }
         let was = known.map_or(Shown::No, |at| self.rows[at].shown);
         let shown = self.show(number, was, live)?;
-        let row = Row { number, token, mode: interest.mode, live, shown };
+        let row = Row { number, token, mode: interest.mode, live, shown, resting: false };
         if let Some(at) = known {
             self.rows[at] = row;
             return Ok(at);
@@ -100,6 +104,23 @@ impl Table {
             self.index[moved.number as usize] = at as u32 + 1;
         }
         Some(at)
+    }
+
+    /// Waits for nothing of this row, which goes before the next wait unless it is set again. Watching the number again needs no look whether it is open then.
+    pub(super) fn rest(&mut self, at: usize) {
+        self.pause(at);
+        self.rows[at].resting = true;
+        self.resting.push(self.rows[at].number);
+    }
+
+    /// A number whose row rests still: the caller removes it.
+    pub(super) fn next_resting(&mut self) -> Option<RawFd> {
+        while let Some(number) = self.resting.pop() {
+            if self.row_of(number).is_some_and(|at| self.rows[at].resting) {
+                return Some(number);
+            }
+        }
+        None
     }
 
     /// Waits for nothing of this row until it is set or resumed.

@@ -147,6 +147,12 @@ impl Backend for Win32 {
         self.table.remove(fd.as_raw_fd());
     }
 
+    fn rest(&mut self, fd: BorrowedFd<'_>, _spent: bool) {
+        if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
+            self.table.rest(at);
+        }
+    }
+
     fn mute(&mut self, fd: BorrowedFd<'_>, _token: u64, _interest: Interest) {
         if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
             self.table.pause(at);
@@ -158,6 +164,9 @@ impl Backend for Win32 {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, reports: &mut Vec<Report>) -> io::Result<()> {
+        while let Some(number) = self.table.next_resting() {
+            self.table.remove(number);
+        }
         loop {
             match self.ask(timeout) {
                 Ok(true) => break,

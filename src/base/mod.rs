@@ -227,6 +227,17 @@ impl Base {
         self.backend.unwatch(fd);
     }
 
+    /// As [`Base::unwatch`] for an fd that stays open, so that watching it again costs less: see [`Backend::rest`]. Before it is closed: [`Base::forget`].
+    pub fn rest(&mut self, fd: BorrowedFd<'_>, token: u64, spent: bool) {
+        self.end_muting(token);
+        self.backend.rest(fd, spent);
+    }
+
+    /// Ends what [`Base::rest`] left of the watch of an fd that is about to be closed; nothing if there is nothing left.
+    pub fn forget(&mut self, fd: BorrowedFd<'_>) {
+        self.backend.forget(fd);
+    }
+
     /// To be called when what was reported for a watch held nothing that `interest` wants: a hang-up or an error that can't be masked. The watch then does
     /// not report that again for a second, or until `watch` or `unwatch`; what is wanted and becomes ready is still reported, by epoll at once, by other methods
     /// when the second is over.

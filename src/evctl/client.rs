@@ -8,8 +8,8 @@ use super::text::{duration, printable};
 use evd_proto::channel::{Channel, Fill, Scratch};
 use evd_proto::frame::{self, Body, FrameError, Header, Kind};
 use evd_proto::notice::Closing;
-use evd_proto::reply::{Refused, Welcome};
-use evd_proto::request::{Hello, Role};
+use evd_proto::reply::{Attached, Done, Refused, Took, Welcome};
+use evd_proto::request::{Attach, Hello, Hold, Role, Take};
 use evd_proto::sys::{self, PollFd};
 use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, What};
 use std::collections::VecDeque;
@@ -18,6 +18,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Bytes of an attachment that go with their fd, and bytes in one frame that goes ahead.
+const INLINE: usize = 8192;
+const PIECE: usize = 60_000;
 /// How long to wait before a full backlog, or a send for which too many fds are in flight, is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -55,6 +58,8 @@ pub(super) struct Client {
     notices: VecDeque<Incoming>,
     ended: bool,
     welcome: Option<Welcome>,
+    /// What the attachment of the last answer begins with.
+    attached: Vec<u8>,
 }
 
 impl Client {
@@ -83,6 +88,7 @@ impl Client {
             notices: VecDeque::new(),
             ended: false,
             welcome: None,
+            attached: Vec::new(),
         };
         client.welcome = Some(client.call(&Hello {
             versions: (OLDEST_VERSION, PROTOCOL_VERSION),
@@ -119,6 +125,7 @@ impl Client {
         fds: &[RawFd],
     ) -> Result<(A, Vec<OwnedFd>), Error> {
         let deadline = Instant::now() + self.target.timeout;
+        self.attached.clear();
         let serial = self.send(request, fds, deadline)?;
         loop {
             let frame = self.next(Some(deadline))?;
@@ -128,10 +135,37 @@ impl Client {
                     return Err(Error::Refused(frame.read::<Refused>()?));
                 }
                 _ if frame.header.serial == 0 => self.notices.push_back(frame),
+                Kind::Attached if frame.header.serial == serial => {
+                    self.attached.append(&mut frame.read::<Attached>()?.bytes);
+                }
                 _ if frame.header.serial == serial => return Ok((frame.read()?, frame.fds)),
                 kind => return Err(garbage(FrameError::OutOfPlace(kind))),
             }
         }
+    }
+
+    /// Gives evd an fd to hold. A frame with an fd has no room for a long attachment, so that goes ahead.
+    ///
+    /// # Errors
+    /// As [`Client::exchange`].
+    pub(super) fn hold(&mut self, hold: &Hold, fd: RawFd) -> Result<(), Error> {
+        let mut hold = hold.clone();
+        if hold.attachment.len() > INLINE {
+            for piece in std::mem::take(&mut hold.attachment).chunks(PIECE) {
+                self.tell(&Attach { bytes: piece.to_vec() })?;
+            }
+        }
+        self.exchange(&hold, &[fd]).map(|(Done {}, _)| ())
+    }
+
+    /// Takes a held fd.
+    ///
+    /// # Errors
+    /// As [`Client::exchange`].
+    pub(super) fn take(&mut self, take: &Take) -> Result<(Took, Vec<OwnedFd>), Error> {
+        let (mut took, fds): (Took, _) = self.exchange(take, &[])?;
+        took.attachment = [std::mem::take(&mut self.attached), took.attachment].concat();
+        Ok((took, fds))
     }
 
     /// Sends what has no answer, as far as the socket takes it; the next question sends the rest.

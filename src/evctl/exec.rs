@@ -66,7 +66,7 @@ pub(super) fn exec(target: &Target, what: Exec) -> Result<(), Error> {
 }
 
 fn take(client: &mut Client, name: &str, keep: bool) -> Result<(Took, OwnedFd), Error> {
-    let (took, mut fds) = client.exchange(&Take { name: name.to_owned(), keep }, &[])?;
+    let (took, mut fds) = client.take(&Take { name: name.to_owned(), keep })?;
     match (fds.pop(), fds.is_empty()) {
         (Some(fd), true) => Ok((took, fd)),
         _ => Err(Error::Failed(format!("evd's answer for {name} did not bring one fd"))),
@@ -79,7 +79,7 @@ fn put_back(target: &Target, copies: &[(Hold, OwnedFd)]) -> String {
     let mut client = Client::connect(target);
     for (hold, fd) in copies {
         let result = match &mut client {
-            Ok(client) => client.exchange(hold, &[fd.as_raw_fd()]).map(|(Done {}, _)| ()),
+            Ok(client) => client.hold(hold, fd.as_raw_fd()),
             Err(e) => Err(Error::Failed(e.to_string())),
         };
         if let Err(e) = result {

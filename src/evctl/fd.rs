@@ -39,8 +39,7 @@ pub(super) fn put(target: &Target, what: Put) -> Result<(), Error> {
     }
     let ttl = what.ttl.map_or(0, |t| t.as_nanos() as u64);
     let request = Hold { name: what.name, attachment, ttl, replace: what.replace };
-    let (Done {}, _) = client.exchange(&request, &[what.fd])?;
-    Ok(())
+    client.hold(&request, what.fd)
 }
 
 /// Looks, before anything else is opened, whether `fd` was passed on to us.
@@ -81,7 +80,7 @@ pub(super) fn ls(target: &Target, json: bool, paint: Paint) -> Result<(), Error>
         let bytes = if h.attachment == 1 { "1 byte".to_owned() } else { format!("{} bytes", h.attachment) };
         let cells = vec![
             h.name.clone(),
-            one_word(&sockets.describe(h.kind, h.ino)),
+            one_word(&sockets.describe(h.kind, h.ino)) + &count(h).map_or(String::new(), |n| format!(":{n}")),
             h.ready.to_string(),
             short_duration(h.age),
             if h.left > 0 { short_duration(h.left) } else { String::new() },
@@ -93,6 +92,11 @@ pub(super) fn ls(target: &Target, json: bool, paint: Paint) -> Result<(), Error>
     let mut out = BufWriter::new(io::stdout().lock());
     table.write(&mut out, paint)?;
     Ok(out.flush()?)
+}
+
+/// What it has counted, if it counts.
+fn count(h: &HoldInfo) -> Option<u64> {
+    matches!(h.kind, FileKind::EventFd | FileKind::TimerFd).then_some(h.count)
 }
 
 fn ask(client: &mut Client) -> Result<Vec<HoldInfo>, Error> {
@@ -116,6 +120,7 @@ fn as_json(h: &HoldInfo, sockets: &Sockets) -> Value {
         "inode": h.ino,
         "what": sockets.describe(h.kind, h.ino),
         "ready": h.ready.iter_names().map(|(n, _)| n).collect::<Vec<_>>(),
+        "count": count(h),
         "age_ns": h.age,
         "left_ns": (h.left > 0).then_some(h.left),
         "giver": printable(&h.giver),

@@ -136,7 +136,11 @@ fn write_head(page: &StatusPage, out: &mut impl Write, paint: Paint) -> io::Resu
     writeln!(out, "  process   pid {}, uid {}, up {}", page.pid, page.uid, duration(page.uptime))?;
     writeln!(out, "  methods   {}", listed(&page.methods))?;
     writeln!(out, "  bases     {}", page.bases.len())?;
-    writeln!(out, "  holds     {}", page.holds)?;
+    let mortal = match printable(&page.mortal) {
+        why if why.is_empty() => String::new(),
+        why => format!("; they do not survive evd: {why}"),
+    };
+    writeln!(out, "  holds     {}{mortal}", page.holds)?;
     writeln!(out, "  names     {}", page.names)
 }
 
@@ -236,6 +240,7 @@ fn whole_as_json(page: &StatusPage) -> Value {
         "accounts": page.accounts.iter().map(account_as_json).collect::<Vec<_>>(),
         "bases": page.bases.iter().map(base_as_json).collect::<Vec<_>>(),
         "holds": page.holds,
+        "holds_survive_evd": page.mortal.is_empty(),
         "names": page.names,
     })
 }

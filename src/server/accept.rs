@@ -6,6 +6,7 @@ use super::mail::lock;
 use super::registry::{Shared, Unassigned};
 use super::reject::Reject;
 use super::service::Service;
+use super::starts::{LIVES, Starts};
 use super::watchdog::Watchdog;
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
@@ -26,9 +27,10 @@ const OUT_OF_FDS: &str = "evd is out of file descriptors; try later";
 const MOST: usize = 64;
 /// How long workers that do not end are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The timer after which connections are accepted again, and the watchdog's.
+/// The timer after which connections are accepted again, the watchdog's, and that of [`Acceptor::settles`].
 const RESUME: u64 = 0;
 const LOOK: u64 = 1;
+const SETTLED: u64 = 2;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 /// The acceptor.
@@ -42,6 +44,8 @@ pub(super) struct Acceptor {
     /// Looked up again by a reload.
     rules: Rules,
     service: Service,
+    /// Emptied when evd has read what it inherited and goes on.
+    starts: Option<Starts>,
     /// `None`: there is no service manager that wants to hear that evd lives.
     watchdog: Option<Watchdog>,
     is_paused: bool,
@@ -67,8 +71,39 @@ impl Acceptor {
         let most = most - (most / 4).min(RESERVE);
         let reject = Reject::default();
         let watchdog = service.watchdog().map(Watchdog::new);
-        let is_paused = false;
-        Ok(Acceptor { base, listener, shared, reject, spare, rules, service, watchdog, is_paused, most })
+        let (is_paused, starts) = (false, None);
+        Ok(Acceptor {
+            base,
+            listener,
+            shared,
+            reject,
+            spare,
+            rules,
+            service,
+            starts,
+            watchdog,
+            is_paused,
+            most,
+        })
+    }
+
+    /// Counts this start as a good one a moment after all that was inherited is read.
+    pub fn settles(&mut self, starts: Starts) {
+        self.starts = Some(starts);
+        self.settle_in(LIVES);
+    }
+
+    fn settle_in(&mut self, nanos: u64) {
+        let at = self.base.refresh_now().saturating_add(nanos);
+        self.base.set_timer(None, at, SETTLED);
+    }
+
+    fn settled(&mut self) {
+        match &self.starts {
+            Some(starts) if self.shared.holds.is_settled() => starts.forget(),
+            // Somebody's holds are not read yet: that may take long.
+            _ => self.settle_in(10 * LIVES),
+        }
     }
 
     /// Accepts until evd is told to stop; then ends all sessions. Failures of the wait go to `failed`.
@@ -86,6 +121,7 @@ impl Acceptor {
             for act in acts.drain(..) {
                 match act {
                     Activation::Ready { .. } => self.accept(),
+                    Activation::Timer { token: SETTLED, .. } => self.settled(),
                     Activation::Timer { token: LOOK, .. } => self.look(),
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
@@ -98,6 +134,10 @@ impl Acceptor {
                     Activation::Mail => self.show(),
                 }
             }
+        }
+        if let Some(starts) = &self.starts {
+            // Who ends by himself has not crashed.
+            starts.forget();
         }
         self.end();
     }

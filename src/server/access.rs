@@ -62,6 +62,8 @@ pub(super) struct Access {
     own: u32,
     /// The user that all have whom evd's user namespace does not know; `None`: it is one like others.
     overflow: Option<u32>,
+    /// All may pass epolls, not only root and evd's own user.
+    nested: bool,
     /// Locked once a connection.
     allowed: Mutex<Allowed>,
 }
@@ -69,7 +71,18 @@ pub(super) struct Access {
 impl Access {
     pub fn new(allowed: Allowed, allow_overflow: bool) -> Access {
         let overflow = if allow_overflow { None } else { Some(sys::overflow_uid()) };
-        Access { own: sys::effective_ids().0, overflow, allowed: Mutex::new(allowed) }
+        Access { own: sys::effective_ids().0, overflow, nested: false, allowed: Mutex::new(allowed) }
+    }
+
+    /// Lets all users pass epolls, if `on`.
+    pub fn allow_nested(mut self, on: bool) -> Access {
+        self.nested = on;
+        self
+    }
+
+    /// Whether `uid` may pass epolls.
+    pub fn nests(&self, uid: u32) -> bool {
+        self.nested || uid == 0 || uid == self.own
     }
 
     /// From now on others are allowed. `false`: they are the same.
@@ -145,13 +158,14 @@ mod tests {
     #[test]
     fn own_user_and_root_always_others_by_list() {
         let allowed = |uids: &[u32]| Allowed { uids: uids.to_vec(), gids: vec![100], admins: vec![200] };
-        let access = Access { own: 5, overflow: Some(99), allowed: Mutex::new(allowed(&[7, 99])) };
+        let access =
+            Access { own: 5, overflow: Some(99), nested: false, allowed: Mutex::new(allowed(&[7, 99])) };
         let (socket, _other) = sys::socketpair().unwrap();
         let ask = |uid, gid| access.standing(&Peer { pid: 1, uid, gid }, socket.as_fd());
         assert_eq!([ask(0, 0), ask(5, 5), ask(9, 200)], [const { Standing::Inspector }; 3]);
         assert_eq!([ask(7, 7), ask(9, 100)], [const { Standing::User }; 2]);
         assert!(matches!(ask(99, 200), Standing::Refused(text) if text.contains("--allow-overflow-uid")));
-        let known = Access { own: 5, overflow: None, allowed: Mutex::new(allowed(&[7, 99])) };
+        let known = Access { own: 5, overflow: None, nested: false, allowed: Mutex::new(allowed(&[7, 99])) };
         assert_eq!(known.standing(&Peer { pid: 1, uid: 99, gid: 9 }, socket.as_fd()), Standing::User);
         let mine = sys::peer_groups(socket.as_fd()).unwrap();
         assert_eq!(ask(9, 9) == Standing::User, mine.contains(&100) && !mine.contains(&200));

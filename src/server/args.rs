@@ -2,7 +2,7 @@
 
 use super::builder::Daemon;
 use super::error::Error;
-use super::log;
+use super::{keeper, log};
 use clap::{Parser, ValueEnum};
 use evd_proto::path;
 use std::ffi::OsString;
@@ -44,10 +44,22 @@ pub struct Args {
     /// Let users in whom evd's user namespace does not know, all as one (65534)
     #[arg(long, env = "EVD_ALLOW_OVERFLOW_UID", value_parser = clap::builder::FalseyValueParser::new())]
     pub allow_overflow_uid: bool,
+    /// Let all users pass epolls to be watched, not only root and evd's own
+    #[arg(long, env = "EVD_ALLOW_NESTED", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_nested: bool,
     /// Threads that serve one user, at most
     #[arg(long, value_name = "N", env = "EVD_WORKERS_PER_UID", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers_per_uid: u16,
+    /// Keep what evd does not need once it runs: exec, mount and other system calls
+    #[arg(long, env = "EVD_NO_HARDENING", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_hardening: bool,
+    /// Keep the socket and what is held over evd's own end, without a service manager
+    ///
+    /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies. SIGTERM to it ends both, and then
+    /// what is held goes.
+    #[arg(long)]
+    pub keeper: bool,
     /// What one user may have at most, as NAME=NUMBER with a name that `evctl status` shows; may be repeated
     #[arg(long, value_name = "NAME=N", env = "EVD_QUOTA", value_delimiter = ',')]
     pub quota: Vec<String>,
@@ -67,7 +79,7 @@ pub fn main() -> ExitCode {
         Level::Trace => ::log::LevelFilter::Trace,
     });
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
             ExitCode::from(e.exit_code())
@@ -75,12 +87,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<(), Error> {
+fn run(args: Args) -> Result<ExitCode, Error> {
     let mut builder = Daemon::builder()
         .workers_per_uid(usize::from(args.workers_per_uid))
         .allow_names(args.allow_uid.join(","), args.allow_gid.join(","))
         .admin_names(args.admin_gid.join(","))
-        .allow_overflow_uid(args.allow_overflow_uid);
+        .allow_overflow_uid(args.allow_overflow_uid)
+        .allow_nested(args.allow_nested)
+        .harden(!args.no_hardening);
     for quota in args.quota.iter().filter(|q| !q.is_empty()) {
         let (what, each) = super::quotas::parse(quota)?;
         builder = builder.quota(what, each);
@@ -90,7 +104,7 @@ fn run(args: Args) -> Result<(), Error> {
         Some(path) => builder.socket(path),
         None => builder.default_socket(path::socket_path()),
     };
-    builder.run()
+    if args.keeper { keeper::run(&builder) } else { builder.run().map(|()| ExitCode::SUCCESS) }
 }
 
 #[cfg(test)]

@@ -3,11 +3,16 @@
 use super::accept::Acceptor;
 use super::access::{Access, Rules};
 use super::error::Error;
+use super::holds::Holds;
 use super::mail::lock;
+use super::parcel::Left;
 use super::quotas::Wanted;
 use super::registry::{Shared, no_base};
-use super::service::{self, Service};
+use super::service::{self, Passed, Service};
+use super::starts::{Starts, Trust};
+use super::store::Store;
 use crate::base::{Base, Config};
+use crate::session::books::Books;
 use evd_proto::path::socket_path;
 use evd_proto::reply::Resource;
 use evd_proto::sys::{self, Listener};
@@ -17,6 +22,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+/// Why an evd on a host's threads holds in memory only: the service manager is the host's.
+const MORTAL: &str = "it runs on threads of a program";
+
 /// What an evd is to be like. Made by [`Daemon::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
@@ -24,7 +32,9 @@ pub struct Builder {
     /// The path is one that clients look at by themselves: its directory may be made.
     is_default: bool,
     rules: Rules,
+    allow_nested: bool,
     workers_per_uid: usize,
+    hardens: bool,
     quotas: Wanted,
 }
 
@@ -77,9 +87,22 @@ impl Builder {
         self
     }
 
+    /// Whether users other than root and evd's own may pass epolls to be watched. What is in them can block the threads that serve them.
+    pub fn allow_nested(mut self, allow: bool) -> Builder {
+        self.allow_nested = allow;
+        self
+    }
+
     /// At most so many threads serve one user; 1 if it is not said.
     pub fn workers_per_uid(mut self, n: usize) -> Builder {
         self.workers_per_uid = n;
+        self
+    }
+
+    /// Whether [`Builder::run`] gives up what evd does not need once it runs: new privileges, and system calls as exec and mount. That goes for all threads of
+    /// the process and for good. Without this it gives up nothing, and [`Builder::spawn`] never does.
+    pub fn harden(mut self, on: bool) -> Builder {
+        self.hardens = on;
         self
     }
 
@@ -104,10 +127,13 @@ impl Builder {
     /// # Ok::<(), evd::server::Error>(())
     /// ```
     pub fn spawn(self) -> Result<Daemon, Error> {
-        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
+        let access =
+            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
         let (base, listener) = (new_base()?, self.listen(&access)?);
         let socket = self.path();
-        let (acceptor, shared) = self.acceptor(base, listener, access, Service::default())?;
+        let books = Books::new(self.quotas.quotas());
+        let holds = Holds::new(Err(MORTAL), Arc::clone(&books));
+        let (acceptor, shared) = self.acceptor(base, listener, access, Service::default(), holds, books)?;
         let failed = Arc::new(Mutex::new(None));
         let of = Arc::clone(&failed);
         let thread = std::thread::Builder::new().name("evd".to_owned()).spawn(move || acceptor.run(&of));
@@ -125,25 +151,49 @@ impl Builder {
             log::warn!("can't raise the limit on open files: {e}");
         }
         sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
-        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
+        let access =
+            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
         let mut base = new_base()?;
         for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
         }
-        let passed = service::passed_listener().map_err(Error::Passed)?;
-        let by = match &passed {
+        let Passed { listener, parcels, starts, stale } = service::passed().map_err(Error::Passed)?;
+        let by = match &listener {
             Some(_) => "the socket from the service manager".to_owned(),
             None => self.path().display().to_string(),
         };
-        let listener = passed.map_or_else(|| self.listen(&access), Ok)?;
-        let service = Service::from_environment();
-        let (acceptor, _) = self.acceptor(base, listener, access, service)?;
+        let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
+        let books = Books::new(self.quotas.quotas());
+        let mut service = Service::from_environment();
+        let store = Store::find();
+        let (starts, trust) = match &store {
+            Ok(store) => {
+                stale.iter().for_each(|name| store.remove_later(name));
+                Starts::count(starts, store)
+            }
+            Err(_) => (Starts::default(), Trust::All),
+        };
+        let holds = Holds::new(store, Arc::clone(&books));
+        if let Some(why) = holds.why_mortal() {
+            log::info!("holds do not survive evd: {why}");
+            service.are_mortal(why);
+        }
+        let inherited = inherit(&holds, parcels, trust);
+        let (mut acceptor, shared) = self.acceptor(base, listener, access, service, holds, books)?;
+        inherited.into_iter().for_each(|uid| shared.inherit(uid));
+        if shared.holds.why_mortal().is_none() {
+            acceptor.settles(starts);
+        }
         let (limit, _) = sys::open_files();
         log::info!(
             "evd {} serves {by}; {}, at most {limit} open files",
             env!("CARGO_PKG_VERSION"),
             crate::backend::supported(false).join(" "),
         );
+        // After all that opens or looks up; workers, which clients talk to, are made later and inherit it.
+        if self.hardens {
+            super::harden::apply();
+        }
         let failed = Mutex::new(None);
         acceptor.run(&failed);
         match lock(&failed).take() {
@@ -152,10 +202,17 @@ impl Builder {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it is.
+    pub(super) fn path(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(socket_path)
     }
 
+    /// Makes the listening socket of an evd that another process will be.
+    pub(super) fn listen_for_child(&self) -> Result<Listener, Error> {
+        self.listen(&Access::new(self.rules.look_up()?, self.rules.allow_overflow))
+    }
+
+    /// Makes the listening socket.
     fn listen(&self, access: &Access) -> Result<Listener, Error> {
         let path = self.path();
         let (mode, gid) = access.socket_mode();
@@ -174,13 +231,32 @@ impl Builder {
         listener: Listener,
         access: Access,
         service: Service,
+        holds: Holds,
+        books: Arc<Books>,
     ) -> Result<(Acceptor, Arc<Shared>), Error> {
         let waker = base.waker().map_err(Error::os("make a mailbox"))?;
-        let shared = Arc::new(Shared::new(access, self.quotas.quotas(), self.workers_per_uid, waker));
+        let shared = Arc::new(Shared::new(access, books, self.workers_per_uid, waker, holds));
         shared.reports_sessions.store(service.is_there(), std::sync::atomic::Ordering::Relaxed);
         let acceptor = Acceptor::new(base, listener, Arc::clone(&shared), self.rules.clone(), service);
         Ok((acceptor.map_err(Error::os("watch the listening socket"))?, shared))
     }
+}
+
+/// Gives the parcels of an earlier evd to `holds`, but for those that may be why it was started so often. Returns whose they are.
+fn inherit(holds: &Holds, parcels: Vec<Left>, trust: Trust) -> Vec<u32> {
+    let newest = parcels.iter().map(|p| p.generation).max();
+    match trust {
+        Trust::All => {}
+        Trust::AllButNewest => {
+            log::error!("evd was started too often: it goes on WITHOUT the newest held fds")
+        }
+        Trust::Nothing => log::error!("evd was started too often: it goes on WITHOUT any held fds"),
+    }
+    holds.inherit(parcels, |left| match trust {
+        Trust::All => false,
+        Trust::AllButNewest => Some(left.generation) == newest,
+        Trust::Nothing => true,
+    })
 }
 
 fn new_base() -> Result<Base, Error> {

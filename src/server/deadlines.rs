@@ -12,30 +12,26 @@ pub(super) enum Due {
     Hello(u64),
     /// Other workers have not answered. By the ticket's number.
     Ticket(u64),
-    /// A held fd is to be let go. By the hold's number.
-    Hold(u64),
+    /// Something is to be done about the held fds of the worker's user.
+    Holds,
 }
 
 /// Times in `CLOCK_MONOTONIC` nanoseconds, earliest first.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     set: BTreeSet<(u64, Due)>,
-    holds: usize,
+    holds: Option<u64>,
 }
 
 impl Deadlines {
     /// Adds one.
     pub fn add(&mut self, at: u64, due: Due) {
-        if self.set.insert((at, due)) && matches!(due, Due::Hold(_)) {
-            self.holds += 1;
-        }
+        self.set.insert((at, due));
     }
 
     /// Removes one that was added with the same time; one that is not there is not an error.
     pub fn remove(&mut self, at: u64, due: Due) {
-        if self.set.remove(&(at, due)) && matches!(due, Due::Hold(_)) {
-            self.holds -= 1;
-        }
+        self.set.remove(&(at, due));
     }
 
     /// Takes the first one that is due at `now`.
@@ -45,6 +41,9 @@ impl Deadlines {
             return None;
         }
         self.remove(at, due);
+        if due == Due::Holds {
+            self.holds = None;
+        }
         Some(due)
     }
 
@@ -59,9 +58,22 @@ impl Deadlines {
         Some(Duration::from_nanos(at.saturating_sub(now())))
     }
 
+    /// When something is to be done about held fds next, if at all.
+    pub fn plan_holds(&mut self, at: Option<u64>) {
+        if at == self.holds {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut self.holds, at) {
+            self.remove(old, Due::Holds);
+        }
+        if let Some(at) = at {
+            self.add(at, Due::Holds);
+        }
+    }
+
     /// Whether held fds have a time here: then their worker stays.
     pub fn has_holds(&self) -> bool {
-        self.holds > 0
+        self.holds.is_some()
     }
 }
 
@@ -72,14 +84,17 @@ mod tests {
     #[test]
     fn the_earliest_comes_first_and_removed_ones_never() {
         let mut d = Deadlines::default();
-        d.add(30, Due::Hold(1));
+        d.plan_holds(Some(50));
         d.add(10, Due::Session(7));
         d.add(20, Due::Ticket(3));
+        d.plan_holds(Some(30));
         d.remove(20, Due::Ticket(3));
-        d.remove(99, Due::Hold(1));
+        d.remove(99, Due::Ticket(1));
         assert_eq!(d.until(|| 4), Some(Duration::from_nanos(6)));
         assert_eq!((d.pop(9), d.pop(40), d.has_holds()), (None, Some(Due::Session(7)), true));
-        assert_eq!((d.pop(40), d.pop(40), d.has_holds()), (Some(Due::Hold(1)), None, false));
+        assert_eq!((d.pop(40), d.pop(60), d.has_holds()), (Some(Due::Holds), None, false));
+        d.plan_holds(Some(70));
+        d.plan_holds(None);
         assert_eq!(d.until(|| 0), None);
     }
 }

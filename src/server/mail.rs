@@ -28,6 +28,8 @@ pub(super) enum Mail {
     AskEvents { base: u64, from: (u8, u32), ticket: Asker },
     /// `None`: the base is no more.
     Events { ticket: u64, page: Option<Box<EventsPage>> },
+    /// There are held fds of an earlier evd to be read.
+    Inherited,
     /// Somebody follows other bases than before: see the registry.
     Followers,
     /// To a follower: what happened in a base.

@@ -4,27 +4,35 @@
 //! others, so whatever a client does to block its worker stays with that user. Names and held fds are tables that the workers share. Nothing here runs
 //! by the clock, but for the service manager's watchdog: an evd with nothing to do makes no system calls.
 //!
-//! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables), `registry` (who is there), `worker` with `wishes`, `tickets` and
-//! `follow` (the work), `accept` and `reject` (who comes in), `watchdog` (whether all get on), `builder`
-//! (the whole).
+//! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables; `book`, `parcel`, `records`, `store` and `starts` keep held fds beyond
+//! evd's own end), `registry` (who is there), `worker` with `wishes`, `tickets` and `follow` (the work), `accept` and `reject` (who comes in), `watchdog`
+//! (whether all get on), `builder` (the whole); beside it `keeper`, the parent of an evd that has no service manager.
 #![forbid(unsafe_code)]
 
 mod accept;
 mod access;
 pub mod args;
+mod book;
 mod builder;
 mod deadlines;
 mod error;
 mod follow;
+mod giving;
+mod harden;
 mod holds;
+mod keeper;
 mod log;
 mod mail;
 mod names;
+mod parcel;
 mod quotas;
+mod records;
 mod registry;
 mod reject;
 mod service;
+mod starts;
 mod status;
+mod store;
 mod tickets;
 mod watchdog;
 mod wishes;

@@ -13,7 +13,7 @@ const EACH: [(Resource, u64); Resource::ALL.len()] = [
     (Resource::Copies, 65_536),
     (Resource::Timers, 1_000_000),
     (Resource::Names, 16_384),
-    (Resource::Holds, 1024),
+    (Resource::Holds, 16_384),
     (Resource::HoldBytes, 16 << 20),
     (Resource::Tables, 128 << 20),
     (Resource::Output, 1 << 20),
@@ -51,7 +51,8 @@ impl Wanted {
             quotas.whole[what as usize] = match what {
                 Resource::Connections => (files - (files / 4).min(1024)) / FDS_OF_ONE,
                 Resource::Copies => files / 2,
-                Resource::Holds => files / 4 * 3,
+                // While a parcel is made anew, all of its fds are open once and in flight twice.
+                Resource::Holds => files / 8 * 3,
                 // A tenth is for evd's own, and for what was not counted yet.
                 Resource::Watches | Resource::Entries => entries.map_or(many, |n| n - n / 10),
                 _ => many,

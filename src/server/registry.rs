@@ -7,7 +7,7 @@ use super::mail::{Handle, Mail, lock};
 use super::names::Names;
 use super::worker::Worker;
 use crate::base::{Base, Config, Waker};
-use crate::session::books::{Books, Quotas};
+use crate::session::books::Books;
 use crate::session::{Guest, Opening, Viewer, Who};
 use evd_proto::reply::{Code, Limits, Refused, Resource};
 use evd_proto::request::Selector;
@@ -25,8 +25,8 @@ pub(super) const MOST_FOLLOWED: usize = 64;
 const MOST_WATCHES: u32 = 1_048_576;
 /// Ids of subscriptions are below this.
 const MOST_NAMES: u32 = 4096;
-/// A frame with fds is 16 KiB, header and all.
-const MOST_ATTACHMENT: u32 = 16_000;
+/// Bytes of one attachment.
+const MOST_ATTACHMENT: u32 = 65_536;
 
 /// What all threads of one evd share.
 pub(super) struct Shared {
@@ -90,7 +90,13 @@ struct Following {
 }
 
 impl Shared {
-    pub fn new(access: Access, quotas: Quotas, workers_per_uid: usize, acceptor: Waker) -> Shared {
+    pub fn new(
+        access: Access,
+        books: Arc<Books>,
+        workers_per_uid: usize,
+        acceptor: Waker,
+        holds: Holds,
+    ) -> Shared {
         let (open_files, _) = sys::open_files();
         let share = usize::try_from(open_files / 8).unwrap_or(usize::MAX).max(1);
         let limits = Limits {
@@ -103,10 +109,10 @@ impl Shared {
         Shared {
             access,
             limits,
-            books: Books::new(quotas),
+            books,
             started: sys::monotonic_ns(),
             names: Names::default(),
-            holds: Holds::default(),
+            holds,
             workers_per_uid: workers_per_uid.max(1),
             last_base: AtomicU64::new(0),
             registry: Mutex::default(),
@@ -172,9 +178,27 @@ impl Shared {
         };
         worker.sessions.fetch_add(1, Ordering::Relaxed);
         // With the registry locked the worker can't end between being found and this.
-        let process = sys::peer_process(socket.as_fd());
-        worker.post(Mail::Connection(Guest { socket, peer, inspects, since: now, process, connection }));
+        let (process, nests) = (sys::peer_process(socket.as_fd()), self.access.nests(peer.uid));
+        worker.post(Mail::Connection(Guest {
+            socket,
+            peer,
+            inspects,
+            nests,
+            since: now,
+            process,
+            connection,
+        }));
         Ok(())
+    }
+
+    /// Lets a worker of `uid` read what an earlier evd has left of it.
+    pub fn inherit(self: &Arc<Self>, uid: u32) {
+        let mut registry = lock(&self.registry);
+        match self.new_worker(&mut registry, uid) {
+            Ok(worker) => drop(worker.post(Mail::Inherited)),
+            // The first one that comes for it reads it.
+            Err(e) => log::warn!("no worker for the holds of user {uid}: {e}"),
+        }
     }
 
     fn new_worker(self: &Arc<Self>, registry: &mut Registry, uid: u32) -> io::Result<Arc<Handle>> {

@@ -2,14 +2,17 @@
 //!
 //! Source: sd_listen_fds(3), sd_notify(3).
 
+use super::parcel::{self, Left};
+use super::{starts, store};
 use evd_proto::sys::{self, Listener};
 use sd_notify::NotifyState;
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 /// The name that our socket has among those that are passed.
-const NAME: &str = "evd";
+pub(super) const NAME: &str = "evd";
 /// Users named in the status.
 const NAMED: usize = 8;
 
@@ -19,6 +22,8 @@ pub(super) struct Service {
     is_there: bool,
     watchdog: Option<Duration>,
     told: String,
+    /// What else is to be known when evd is ready.
+    note: String,
 }
 
 impl Service {
@@ -27,7 +32,7 @@ impl Service {
         Service {
             is_there: std::env::var_os("NOTIFY_SOCKET").is_some(),
             watchdog: sd_notify::watchdog_enabled(),
-            told: String::new(),
+            ..Service::default()
         }
     }
 
@@ -36,10 +41,15 @@ impl Service {
         self.is_there
     }
 
+    /// Holds do not survive evd, for this reason.
+    pub fn are_mortal(&mut self, why: &str) {
+        self.note = format!("; holds do not survive evd: {why}");
+    }
+
     /// evd accepts connections.
     pub fn ready(&mut self) {
         self.told = line(0, 0, &[]);
-        self.tell(&[NotifyState::Ready, NotifyState::Status(&self.told)]);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&format!("{}{}", self.told, self.note))]);
     }
 
     /// How often it wants to hear that evd lives; `None`: never.
@@ -103,19 +113,47 @@ fn line(bases: usize, workers: usize, stuck: &[u32]) -> String {
     text
 }
 
-/// The listening socket that was passed: the one named `evd`, or the only one if it has no name of its own.
+/// What the service manager has passed.
+pub(super) struct Passed {
+    /// The socket named `evd`, or the only one if it has no name of its own.
+    pub listener: Option<Listener>,
+    /// Held fds of an earlier evd.
+    pub parcels: Vec<Left>,
+    /// The count of starts, see `starts`.
+    pub starts: Option<OwnedFd>,
+    /// Names of what an earlier evd did not come to remove from the store.
+    pub stale: Vec<String>,
+}
+
+/// Takes over what was passed. What has a name that we know nothing of is closed.
 ///
 /// # Errors
 /// Sockets were passed, and none of them can be it.
-pub(super) fn passed_listener() -> io::Result<Option<Listener>> {
-    let passed: Vec<(RawFd, String)> = sd_notify::listen_fds_with_names()?.collect();
-    if passed.is_empty() {
-        return Ok(None);
+pub(super) fn passed() -> io::Result<Passed> {
+    let mut rest = Vec::new();
+    let mut by_name: BTreeMap<String, Left> = BTreeMap::new();
+    let (mut starts, mut stale) = (None, Vec::new());
+    for (number, name) in sd_notify::listen_fds_with_names()? {
+        if let Some((uid, generation)) = parcel::parse_name(&name) {
+            let new = || Left { name: name.clone(), uid, generation, fds: Vec::new() };
+            by_name.entry(name.clone()).or_insert_with(new).fds.push(sys::adopt_fd(number)?);
+        } else if name == starts::NAME {
+            starts = Some(sys::adopt_fd(number)?);
+        } else if name.starts_with(store::CANARY) {
+            drop(sys::adopt_fd(number)?);
+            stale.push(name);
+        } else {
+            rest.push((number, name));
+        }
     }
-    match pick(&passed) {
-        Some(fd) => sys::adopt_listener(fd).map(Some),
+    let parcels = by_name.into_values().collect();
+    if rest.is_empty() {
+        return Ok(Passed { listener: None, parcels, starts, stale });
+    }
+    match pick(&rest) {
+        Some(fd) => Ok(Passed { listener: Some(sys::adopt_listener(fd)?), parcels, starts, stale }),
         None => {
-            let names: Vec<&str> = passed.iter().map(|(_, n)| n.as_str()).collect();
+            let names: Vec<&str> = rest.iter().map(|(_, n)| n.as_str()).collect();
             let text = format!("none of the passed sockets ({}) is named `{NAME}`", names.join(", "));
             Err(io::Error::new(io::ErrorKind::NotFound, text))
         }

@@ -93,6 +93,7 @@ impl Worker {
             accounts,
             bases,
             holds: self.shared.holds.count(of),
+            mortal: self.shared.holds.why_mortal().unwrap_or_default().to_owned(),
             names: self.shared.names.count(of),
             more,
         };

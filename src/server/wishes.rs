@@ -1,19 +1,18 @@
 //! What a worker does for a session that the session can't do alone.
 
-use super::deadlines::Due;
-use super::holds::{Gift, Given, Refusal};
+use super::book::Giver;
+use super::holds::Refusal;
 use super::log::info_of;
 use super::mail::{Asker, Mail};
 use super::names::Subscriber;
 use super::registry::{Follower, MOST_FOLLOWED};
 use super::tickets::{Pending, Triggering};
 use super::worker::Worker;
-use crate::session::Wish;
+use crate::session::{Gift, Wish};
 use evd_proto::frame::Body;
 use evd_proto::name::printable;
-use evd_proto::reply::{Code, Done, Holds, Took, Triggered};
+use evd_proto::reply::{Code, Done, Holds, Triggered};
 use evd_proto::request::Selector;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Worker {
@@ -27,33 +26,25 @@ impl Worker {
             }
             Wish::Unsubscribe { id: sub, name } => self.shared.names.remove(self.me.uid, &name, id, sub),
             Wish::Trigger { serial, name } => self.trigger(id, serial, &name),
-            Wish::Hold { serial, name, fd, attachment, ttl, replace } => {
-                let Some(session) = self.session(id) else { return };
-                let (pid, giver) = (session.who().peer.pid, session.who().name.clone());
-                let account = Arc::clone(session.account());
-                self.hold(id, serial, &name, Gift { fd, attachment, ttl, replace, pid, giver, account });
-            }
+            Wish::Hold { serial, gifts, replace } => self.hold(id, serial, gifts, replace),
             Wish::Take { serial, name, keep } => self.take(id, serial, &name, keep),
-            Wish::Taken { hold } => {
-                // Closed here, in the worker of its user.
-                if let Some(held) = self.shared.holds.taken(self.me.uid, hold, id) {
-                    self.deadlines.remove(held.expires, Due::Hold(held.number));
-                }
+            Wish::TakeAll { serial, prefix } => self.take_all(id, serial, &prefix),
+            Wish::Taken { holds } => {
+                self.shared.holds.taken(self.me.uid, &holds, id);
+                self.plan_holds();
             }
             // Answers of many pages to many questions of a few bytes.
             Wish::ListHolds { serial, .. } | Wish::Status { serial, .. } | Wish::Events { serial, .. }
                 if !self.session(id).is_some_and(|s| s.has_room(serial)) => {}
-            Wish::ListHolds { serial, after } => {
-                let (holds, more) = self.shared.holds.list(self.me.uid, &after);
-                self.reply(id, serial, &Holds { holds, more });
-            }
-            Wish::DropHold { serial, name } => match self.shared.holds.drop(self.me.uid, &name) {
-                Ok(held) => {
-                    self.deadlines.remove(held.expires, Due::Hold(held.number));
-                    self.reply(id, serial, &Done {});
-                }
+            Wish::ListHolds { serial, after } => match self.shared.holds.list(self.me.uid, &after) {
+                Ok((holds, more)) => self.reply(id, serial, &Holds { holds, more }),
                 Err(e) => self.refuse(id, serial, e),
             },
+            Wish::DropHold { serial, name } => {
+                let dropped = self.shared.holds.drop(self.me.uid, &name);
+                self.plan_holds();
+                self.done_or_refused(id, serial, dropped);
+            }
             Wish::Sync { serial } => self.reply(id, serial, &Done {}),
             Wish::Status { serial, after } => self.status(id, serial, after),
             Wish::Events { serial, base, from } => self.events(id, serial, &base, from),
@@ -68,7 +59,7 @@ impl Worker {
         }
     }
 
-    fn refuse(&mut self, id: u64, serial: u64, why: Refusal) {
+    pub(super) fn refuse(&mut self, id: u64, serial: u64, why: Refusal) {
         if let Some(session) = self.session(id) {
             session.refuse(serial, why.code, why.limit, why.value, why.text);
         }
@@ -81,6 +72,11 @@ impl Worker {
     fn trigger(&mut self, id: u64, serial: u64, name: &str) {
         let subscribers = self.shared.names.subscribers(self.me.uid, name);
         if subscribers.is_empty() {
+            match self.shared.holds.count_up(self.me.uid, name) {
+                Ok(true) => return self.reply(id, serial, &Triggered { reached: 0, queued: 1 }),
+                Ok(false) => {}
+                Err(e) => return self.refuse(id, serial, e),
+            }
             let text = format!("nobody subscribed to the name {:?}", printable(name));
             return self.refuse_unknown(id, serial, text);
         }
@@ -119,45 +115,20 @@ impl Worker {
         Some(self.settle(session))
     }
 
-    fn hold(&mut self, id: u64, serial: u64, name: &str, gift: Gift) {
-        match self.shared.holds.put(self.me.uid, name, gift) {
-            Ok((number, expires, old)) => {
-                if let Some(old) = old {
-                    self.deadlines.remove(old.expires, Due::Hold(old.number));
-                }
-                if expires != 0 {
-                    self.deadlines.add(expires, Due::Hold(number));
-                }
-                self.reply(id, serial, &Done {});
-            }
-            Err(e) => self.refuse(id, serial, e),
-        }
+    fn hold(&mut self, id: u64, serial: u64, gifts: Vec<Gift>, replace: bool) {
+        let Some(session) = self.session(id) else { return };
+        let who = session.who();
+        let giver = Giver { pid: who.peer.pid, name: who.name.clone() };
+        let held = self.shared.holds.put(self.me.uid, gifts, replace, &giver);
+        self.plan_holds();
+        self.done_or_refused(id, serial, held);
     }
 
-    fn take(&mut self, id: u64, serial: u64, name: &str, keep: bool) {
-        let uid = self.me.uid;
-        let Given { number, fd, attachment, left } = match self.shared.holds.take(uid, name, id, keep) {
-            Ok(given) => given,
-            Err(e) => return self.refuse(id, serial, e),
-        };
-        let Some(session) = self.session(id) else { return self.shared.holds.left(uid, id, Some(number)) };
-        let took = Took { hold: number, attachment, ttl: left };
-        let why = match session.reply_with_fd(serial, &took, fd.as_fd()) {
-            Ok(true) => return,
-            Ok(false) => Refusal {
-                code: Code::Busy,
-                limit: 1,
-                value: 1,
-                text: "an fd is on its way, or the socket is full: read what is in it and try again"
-                    .to_owned(),
-            },
-            Err(e) => {
-                let value = e.raw_os_error().unwrap_or(0) as u64;
-                Refusal { code: Code::System, limit: 0, value, text: format!("the fd can't be passed: {e}") }
-            }
-        };
-        self.refuse(id, serial, why);
-        self.shared.holds.left(uid, id, Some(number));
+    fn done_or_refused(&mut self, id: u64, serial: u64, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.reply(id, serial, &Done {}),
+            Err(why) => self.refuse(id, serial, why),
+        }
     }
 
     fn follow(&mut self, id: u64, serial: u64, base: Option<&Selector>) {

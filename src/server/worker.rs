@@ -163,6 +163,7 @@ impl Worker {
             match one {
                 Mail::Connection(guest) => self.greet(guest),
                 Mail::Stop => self.stop(),
+                Mail::Inherited => self.plan_holds(),
                 Mail::Followers => self.refresh_followers(),
                 Mail::Trace { to, trace } => self.show_trace(to, &trace),
                 other => self.answer(other),
@@ -186,15 +187,19 @@ impl Worker {
                 }
                 Due::Hello(id) => self.refuse_late(id),
                 Due::Ticket(number) => self.ticket_expired(number),
-                Due::Hold(number) => {
-                    // Closed here, in the worker of its user.
-                    if let Some(held) = self.shared.holds.expired(self.me.uid, number) {
-                        log::debug!("a held fd of user {} has expired", self.me.uid);
-                        drop(held);
-                    }
+                Due::Holds => {
+                    // What goes is closed here, in a worker of its user.
+                    self.shared.holds.sweep(self.me.uid, now);
+                    self.plan_holds();
                 }
             }
         }
+    }
+
+    /// Holds have changed, or there may be some of an earlier evd: finds out when something is to be done about them.
+    pub fn plan_holds(&mut self) {
+        let next = self.shared.holds.next_due(self.me.uid);
+        self.deadlines.plan_holds(next);
     }
 
     /// The seat of an id, if it is here.
@@ -424,7 +429,7 @@ impl Worker {
         let has_taken = session.has_taken();
         wishes.into_iter().for_each(|wish| self.grant(id, wish));
         if has_taken {
-            self.shared.holds.left(who.peer.uid, id, None);
+            self.shared.holds.left_all(who.peer.uid, id);
         }
         self.vacate(id);
         match who.role {

@@ -95,7 +95,7 @@ impl Session {
             }
             let before = self.channel.output.len();
             if before == 0 || self.channel.flush()? {
-                (self.unread, self.stalled, self.owes) = (0, 0, None);
+                (self.unread, self.stalled, self.owed, self.full_since) = (0, 0, 0, 0);
                 if !self.state.is_due() {
                     break;
                 }
@@ -107,8 +107,12 @@ impl Session {
                 if self.unread == 0 {
                     self.unread = now;
                 }
-                // Its time begins when there is an answer, however long activations have waited.
-                self.owes = self.owes.map(|since| if since == 0 { now } else { since });
+                // Its time begins when there are so many answers, however long activations have waited. A few may wait for a client that is stopped.
+                if self.owed.min(self.channel.output.len()) <= MAX_REPLIES {
+                    self.full_since = 0;
+                } else if self.full_since == 0 {
+                    self.full_since = now;
+                }
                 break;
             }
         }

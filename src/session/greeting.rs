@@ -20,6 +20,8 @@ pub struct Guest {
     pub peer: Peer,
     /// Whether he may look at the bases of all users.
     pub inspects: bool,
+    /// Whether he may pass epolls, which hide what is in them.
+    pub nests: bool,
     /// When, in `CLOCK_MONOTONIC` nanoseconds.
     pub since: u64,
     /// Readable when his process has ended, where the kernel tells.
@@ -33,6 +35,7 @@ pub struct Greeting {
     channel: Channel,
     peer: Peer,
     inspects: bool,
+    nests: bool,
     since: u64,
     process: Option<OwnedFd>,
     connection: Charge,
@@ -83,6 +86,7 @@ pub struct Opening {
     pub(super) early: Vec<Request<Vec<u8>>>,
     pub(super) peer: Peer,
     pub(super) inspects: bool,
+    pub(super) nests: bool,
     pub(super) since: u64,
     pub(super) process: Option<OwnedFd>,
     pub(super) connection: Charge,
@@ -91,8 +95,17 @@ pub struct Opening {
 impl Greeting {
     /// Takes over a connection.
     pub fn new(guest: Guest) -> Greeting {
-        let Guest { socket, peer, inspects, since, process, connection } = guest;
-        Greeting { channel: Channel::new(socket), peer, inspects, since, process, connection, heard: None }
+        let Guest { socket, peer, inspects, nests, since, process, connection } = guest;
+        Greeting {
+            channel: Channel::new(socket),
+            peer,
+            inspects,
+            nests,
+            since,
+            process,
+            connection,
+            heard: None,
+        }
     }
 
     /// Who connected.
@@ -152,10 +165,22 @@ impl Greeting {
 
     /// What was heard; `None` before [`Greeting::turn`] said so.
     pub fn open(self) -> Option<Opening> {
-        let Greeting { channel, peer, inspects, since, process, connection, heard } = self;
+        let Greeting { channel, peer, inspects, nests, since, process, connection, heard } = self;
         let Heard { hello, serial, early } = heard?;
         let version = hello.versions.1.min(PROTOCOL_VERSION);
-        Some(Opening { hello, serial, version, channel, early, peer, inspects, since, process, connection })
+        Some(Opening {
+            hello,
+            serial,
+            version,
+            channel,
+            early,
+            peer,
+            inspects,
+            nests,
+            since,
+            process,
+            connection,
+        })
     }
 
     /// Refuses the connection: it ends. It is told once, without waiting.

@@ -8,8 +8,10 @@
 //! requests, and the server answers it through [`Session::reply`].
 #![forbid(unsafe_code)]
 
+mod allowed;
 pub mod books;
 mod deliver;
+mod gifts;
 mod greeting;
 mod identify;
 mod pages;
@@ -19,6 +21,7 @@ mod subscriptions;
 mod timers;
 mod watches;
 
+pub use gifts::Gift;
 pub use greeting::{Greeting, Guest, Opening};
 
 use crate::backend::{Entry, Interest, Mode};
@@ -27,11 +30,11 @@ use evd_proto::What;
 use evd_proto::channel::{Channel, Fill, Scratch};
 use evd_proto::frame::{Body, FrameError};
 use evd_proto::notice::{Closing, TraceEntry};
-use evd_proto::reply::{Code, Limits, Refused, Resource};
+use evd_proto::reply::{Attached, Code, Limits, Refused, Resource};
 use evd_proto::request::{Role, Selector};
 use evd_proto::sys::{self, Peer, Slot};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// The token of the session's own socket: ids of watches are below the limit in `Welcome`, so none has it.
@@ -40,6 +43,8 @@ const SOCKET: u64 = u32::MAX as u64;
 const PROCESS: u64 = SOCKET - 1;
 /// Replies that wait for a client that does not read; beyond it no request is read.
 const MAX_REPLIES: usize = 16 * 1024;
+/// Bytes of an attachment in a frame that goes ahead of its fd.
+const PIECE: usize = 60_000;
 /// How long a client may leave its answers unread, in nanoseconds.
 const SLOW: u64 = 5_000_000_000;
 /// Of a process that has ended at most so many receives are taken in: somebody else may write on and on.
@@ -75,12 +80,14 @@ pub enum Wish {
     Unsubscribe { id: u32, name: String },
     /// Activate a name.
     Trigger { serial: u64, name: String },
-    /// Keep an fd.
-    Hold { serial: u64, name: String, fd: OwnedFd, attachment: Vec<u8>, ttl: u64, replace: bool },
+    /// Keep fds, all or none.
+    Hold { serial: u64, gifts: Vec<Gift>, replace: bool },
     /// Give a held fd.
     Take { serial: u64, name: String, keep: bool },
-    /// The fd of a `Took` has arrived.
-    Taken { hold: u64 },
+    /// Give what is held under names that begin so.
+    TakeAll { serial: u64, prefix: String },
+    /// Fds that were given have arrived.
+    Taken { holds: Vec<u64> },
     /// List what is held.
     ListHolds { serial: u64, after: String },
     /// Let a held fd go.
@@ -187,8 +194,10 @@ pub struct Session {
     /// Readable when the client's process has ended, and whether it was.
     process: Option<OwnedFd>,
     has_exited: bool,
-    /// Answers are among what waits, since when (0: since just now). Activations are bits, and can wait as long as they like.
-    owes: Option<u64>,
+    /// Bytes of answers that were queued since nothing waited. Activations are bits, and can wait as long as they like.
+    owed: usize,
+    /// Since when more than [`MAX_REPLIES`] of them wait, in nanoseconds; 0: less.
+    full_since: u64,
     /// Since when the client has taken nothing of what waits, in nanoseconds; 0: nothing waits.
     stalled: u64,
     /// An fd was sent, and may not have been read.
@@ -214,6 +223,7 @@ struct State {
     /// What happened in this turn, while somebody follows.
     trace: Option<Vec<TraceEntry>>,
     takes: bool,
+    attaching: gifts::Attaching,
 }
 
 impl Session {
@@ -231,12 +241,23 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening { hello, serial, version, channel, early, peer, inspects, since, process, connection } =
-            opening;
+        let Opening {
+            hello,
+            serial,
+            version,
+            channel,
+            early,
+            peer,
+            inspects,
+            nests,
+            since,
+            process,
+            connection,
+        } = opening;
         let account = connection.account();
         let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
-            watches: watches::Watches::new(&base, limits.watches, account),
+            watches: watches::Watches::new(&base, limits.watches, nests, account),
             timers: timers::Timers::new(account),
             names: subscriptions::Names::new(account),
             signals: subscriptions::DaemonSignals::default(),
@@ -244,6 +265,7 @@ impl Session {
             role: hello.role,
             trace: None,
             takes: false,
+            attaching: gifts::Attaching::new(account),
             last_serial: serial,
             base,
             limits,
@@ -259,7 +281,8 @@ impl Session {
             socket_ready: false,
             process,
             has_exited: false,
-            owes: None,
+            owed: 0,
+            full_since: 0,
             stalled: 0,
             fd_sent: false,
             trace_lost: 0,
@@ -338,8 +361,7 @@ impl Session {
 
     /// When a client that does not read its answers has had its time.
     fn must_read_by(&self) -> Option<u64> {
-        let since = self.owes.filter(|since| *since > 0)?;
-        Some(self.stalled.max(since).saturating_add(SLOW))
+        (self.full_since > 0).then(|| self.stalled.max(self.full_since).saturating_add(SLOW))
     }
 
     /// Waits at most `timeout` for something of this session, or until its next timer. `true`: somebody used the waker.
@@ -428,9 +450,7 @@ impl Session {
             }
         };
         drop(frames);
-        if out.len() > before {
-            self.owes.get_or_insert(0);
-        }
+        self.owed += out.len().saturating_sub(before);
         match (fill, broken) {
             // First: a frame that misses its fds is not the client's mistake then.
             (Fill::FdsLost, _) => Err(self.refuse_stream(Ending::FdsLost)),
@@ -458,36 +478,49 @@ impl Session {
 
     /// Queues an answer. It leaves with the next [`Session::deliver`].
     pub fn reply<B: Body>(&mut self, serial: u64, body: &B) {
-        if serial != 0 {
-            self.owes.get_or_insert(0);
-        }
+        let before = self.channel.output.len();
         if let Err(e) = self.channel.output.push(serial, body) {
             log::error!("an answer of base {} does not fit: {e}", self.who.id);
-            self.refuse(serial, Code::System, 0, 0, "the answer is too long".to_owned());
+            return self.refuse(serial, Code::System, 0, 0, "the answer is too long".to_owned());
+        }
+        // A notice has no serial.
+        if serial != 0 {
+            self.owed += self.channel.output.len() - before;
         }
     }
 
     /// Queues a refusal.
     pub fn refuse(&mut self, serial: u64, code: Code, limit: u64, value: u64, text: String) {
-        self.owes.get_or_insert(0);
+        let before = self.channel.output.len();
         requests::refuse(&mut self.channel.output, serial, code, limit, value, text);
+        self.owed += self.channel.output.len() - before;
     }
 
-    /// Queues an answer with an fd and sends it at once. `false`: the client does not read, or has not read the fd before, and nothing was sent.
+    /// Queues an answer with fds and sends it at once, behind `ahead`, what goes before its first attachment. `false`: the client does not read, or has not read the
+    /// fds before, and it was not sent.
     ///
     /// What is on its way counts against evd's user as a whole: were it not for this, clients that never read could keep all others from taking anything.
     ///
     /// # Errors
-    /// The fd can't be passed, or the socket is dead.
+    /// An fd can't be passed, or the socket is dead.
     ///
     /// Source: unix(7), ETOOMANYREFS.
-    pub fn reply_with_fd<B: Body>(&mut self, serial: u64, body: &B, fd: BorrowedFd<'_>) -> io::Result<bool> {
-        use std::os::fd::AsRawFd;
+    pub fn reply_with_fds<B: Body>(
+        &mut self,
+        serial: u64,
+        ahead: &[u8],
+        body: &B,
+        fds: &[RawFd],
+    ) -> io::Result<bool> {
         let (socket, _, out) = self.channel.split();
         if self.fd_sent && sys::unread_by_peer(socket)? > 0 {
             return Ok(false);
         }
-        let sent = out.send_with_fds(socket, serial, body, &[fd.as_raw_fd()])?;
+        for piece in ahead.chunks(PIECE) {
+            // A piece fits a frame.
+            let _ = out.push(serial, &Attached { bytes: piece.to_vec() });
+        }
+        let sent = out.send_with_fds(socket, serial, body, fds)?;
         self.fd_sent |= sent;
         Ok(sent)
     }

@@ -10,7 +10,6 @@ use evd_proto::notice::TraceSource;
 use evd_proto::reply::{Code, Done, Refused};
 use evd_proto::request::{self as ask, Role};
 use evd_proto::sys::{self, Slot};
-use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Queues a refusal.
 pub(super) fn refuse(out: &mut Output, serial: u64, code: Code, limit: u64, value: u64, text: String) {
@@ -19,13 +18,13 @@ pub(super) fn refuse(out: &mut Output, serial: u64, code: Code, limit: u64, valu
 }
 
 /// The body of a request that no fds may come with.
-fn plain<T: Body, B: AsRef<[u8]>>(request: &Request<B>) -> Result<T, FrameError> {
+pub(super) fn plain<T: Body, B: AsRef<[u8]>>(request: &Request<B>) -> Result<T, FrameError> {
     count(request, 0)?;
     request.read()
 }
 
 /// The number of fds must be what the body implies.
-fn count<B>(request: &Request<B>, wanted: usize) -> Result<(), FrameError> {
+pub(super) fn count<B>(request: &Request<B>, wanted: usize) -> Result<(), FrameError> {
     match request.fds.len() {
         came if came == wanted => Ok(()),
         came => Err(FrameError::FdCount { claimed: wanted, came }),
@@ -84,6 +83,8 @@ impl State {
                 Ok(())
             }
             Kind::Hold => self.hold(request, out, wishes),
+            Kind::HoldAll => self.hold_all(request, out, wishes),
+            Kind::Attach => self.attach(&request),
             _ => {
                 wishes.push(self.passed_on(&request)?);
                 Ok(())
@@ -101,7 +102,12 @@ impl State {
                 self.takes = true;
                 Wish::Take { serial, name, keep }
             }
-            Kind::Taken => Wish::Taken { hold: plain::<ask::Taken, B>(request)?.hold },
+            Kind::TakeAll => {
+                self.takes = true;
+                Wish::TakeAll { serial, prefix: plain::<ask::TakeAll, B>(request)?.prefix }
+            }
+            Kind::Taken => Wish::Taken { holds: vec![plain::<ask::Taken, B>(request)?.hold] },
+            Kind::TakenAll => Wish::Taken { holds: plain::<ask::TakenAll, B>(request)?.holds },
             Kind::ListHolds => Wish::ListHolds { serial, after: plain::<ask::ListHolds, B>(request)?.after },
             Kind::Drop => Wish::DropHold { serial, name: plain::<ask::Drop, B>(request)?.name },
             Kind::Sync => {
@@ -238,32 +244,6 @@ impl State {
             self.signals.remove(signo);
         }
         out.push(serial, &Done {})
-    }
-
-    fn hold<B: AsRef<[u8]>>(
-        &mut self,
-        request: Request<B>,
-        out: &mut Output,
-        wishes: &mut Vec<Wish>,
-    ) -> Result<(), FrameError> {
-        count(&request, 1)?;
-        let ask::Hold { name, attachment, ttl, replace } = request.read()?;
-        let serial = request.header.serial;
-        let fd: Option<OwnedFd> = request.fds.into_iter().next();
-        let limit = self.limits.attachment as usize;
-        if let Err(e) = name::check(&name) {
-            refuse(out, serial, Code::BadName, 0, 0, e.to_string());
-        } else if attachment.len() > limit {
-            let text = format!("an attachment of {} bytes, at most {limit} are kept", attachment.len());
-            refuse(out, serial, Code::Limit, limit as u64, attachment.len() as u64, text);
-        } else if let Some(fd) = fd.as_ref().filter(|fd| fd.as_raw_fd() >= sys::most_open_files() / 4 * 3) {
-            // The rest is for what comes and goes.
-            let text = format!("evd has no fds left to hold {:?}", name);
-            refuse(out, serial, Code::OutOfFds, 0, fd.as_raw_fd() as u64, text);
-        } else if let Some(fd) = fd {
-            wishes.push(Wish::Hold { serial, name, fd, attachment, ttl, replace });
-        }
-        Ok(())
     }
 
     fn told(&mut self, report: &ask::Report) {

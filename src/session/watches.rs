@@ -3,6 +3,7 @@
 //! A watch is a few bytes in a table by the client's id. The kernel has id and seq as its token, so a report of an older arm is known as such. Where
 //! the method does not need it and the file's identity is unique, no fd is kept: the arm goes through the worker's slot.
 
+use super::allowed;
 use super::books::{Account, Over, Purse};
 use super::identify;
 use super::pages::Pages;
@@ -40,6 +41,9 @@ bitflags::bitflags! {
     }
 }
 
+/// Why files are not watched that need not be.
+pub(super) const ALWAYS_READY: &str =
+    "regular files, directories and the like are always ready: no method waits for them";
 /// Which watches need a copy.
 const KEEPS: &str = "it keeps one for each watch of a method but epoll, and for eventfds and the like";
 
@@ -88,7 +92,7 @@ impl Refusal {
         Refusal { code: Code::Limit, limit: over.limit, value: over.used, text: over.to_string() }
     }
 
-    fn not_watchable(errno: i32, text: &str) -> Refusal {
+    pub(super) fn not_watchable(errno: i32, text: &str) -> Refusal {
         Refusal { code: Code::NotWatchable, limit: 0, value: errno as u64, text: text.to_owned() }
     }
 }
@@ -101,6 +105,8 @@ pub(super) struct Watches {
     due: Vec<u32>,
     pub told: BTreeMap<u32, Told>,
     limit: u32,
+    /// Epolls may be watched.
+    nests: bool,
     method: &'static str,
     edge: bool,
     /// The method needs the fd for as long as it is armed.
@@ -132,7 +138,7 @@ pub(super) fn untoken(token: u64) -> (u32, u32) {
 }
 
 impl Watches {
-    pub fn new(base: &Base, limit: u32, account: &Arc<Account>) -> Watches {
+    pub fn new(base: &Base, limit: u32, nests: bool, account: &Arc<Account>) -> Watches {
         Watches {
             armed: account.purse(Resource::Watches),
             kept: account.purse(Resource::Copies),
@@ -143,6 +149,7 @@ impl Watches {
             due: Vec::new(),
             told: BTreeMap::new(),
             limit,
+            nests,
             method: base.method(),
             edge: base.features().contains(Features::ET),
             copies: base.method() != "epoll",
@@ -213,9 +220,8 @@ impl Watches {
         let keep = flags & ArmWatch::KEEP != 0;
         let mut kept = None;
         if keep || self.copies {
-            if keep && sys::identify(fd.as_fd()).is_ok_and(|f| f.kind == FileKind::SignalFd) {
-                let text = "a signalfd reports the signals of whoever polls it";
-                return Err(Refusal::not_watchable(libc::EINVAL, text));
+            if keep {
+                allowed::check(fd.as_fd(), self.nests)?;
             }
             if fd.as_raw_fd() >= self.most_kept {
                 return Err(Refusal {
@@ -392,7 +398,7 @@ impl Watches {
         }
         for (id, watch) in self.table.iter_from(0) {
             let Some(kept) = &watch.kept else { continue };
-            if let Ok(file) = sys::identify(kept.as_fd()) {
+            if let Ok(file) = sys::look(kept.as_fd()) {
                 found.insert(id, (Some(file.kind), file.ino));
             }
         }
@@ -427,10 +433,7 @@ impl Drop for Watches {
 
 fn refusal(e: WatchError) -> Refusal {
     match e {
-        WatchError::AlwaysReady => {
-            let text = "regular files, directories and the like are always ready: no method waits for them";
-            Refusal::not_watchable(libc::EPERM, text)
-        }
+        WatchError::AlwaysReady => Refusal::not_watchable(libc::EPERM, ALWAYS_READY),
         WatchError::BadFd => Refusal::not_watchable(libc::EBADF, "not an fd that can be watched (O_PATH?)"),
         WatchError::Loop => {
             Refusal::not_watchable(libc::ELOOP, "epoll instances that watch each other, or too deep")

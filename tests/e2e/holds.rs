@@ -4,7 +4,8 @@ use crate::os;
 use crate::parts::*;
 use crate::role::{Process, hear, say};
 use crate::wire::{PATIENCE, eventually};
-use evd_client::{Error, Event, EventBase, HoldInfo, Refused, What};
+use evd_client::hold::take_or;
+use evd_client::{Error, Event, EventBase, HoldInfo, Refused, ToHold, What};
 use evd_proto::reply::Code;
 use evd_proto::sys::{self, FileKind};
 use std::cell::Cell;
@@ -198,7 +199,7 @@ fn what_can_not_be_held_or_taken_is_said_and_evd_goes_on() {
 
     let why = refused(base.hold("too:long", &near, &vec![7; limit + 1], None));
     assert_eq!((why.code, why.limit, why.value), (Code::Limit, limit as u64, limit as u64 + 1));
-    for much in [20_000, 70_000, 10_000_000] {
+    for much in [70_000, 200_000, 10_000_000] {
         let error = base.hold("too:long", &near, &vec![7; much], None).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&limit.to_string()), "{text}");
@@ -219,12 +220,20 @@ fn what_can_not_be_held_or_taken_is_said_and_evd_goes_on() {
     }
     assert!(base.hold("bad", os::bad_fd(), b"", None).is_err());
 
-    for i in 1..1024 {
-        base.hold(&format!("many:{i}"), &near, b"", None).unwrap();
-    }
-    let why = refused(base.hold("one:more", &near, b"", None));
-    assert_eq!((why.code, why.limit), (Code::Limit, 1024));
-    assert_eq!(base.list_held().unwrap().len(), 1024);
+    let mut many = 0;
+    let why = loop {
+        many += 1;
+        match base.hold(&format!("many:{many}"), &near, b"", None) {
+            Ok(()) => {}
+            result => break refused(result),
+        }
+    };
+    // A share of what evd may open, which is as much as we may.
+    let whole = sys::open_files().0 / 8 * 3;
+    let most = (whole - whole / 16).min(16_384);
+    assert_eq!((why.code, why.limit, why.value), (Code::Limit, most, many));
+    assert!(why.text.contains(&most.to_string()), "{}", why.text);
+    assert_eq!(base.list_held().unwrap().len() as u64, most);
     base.drop_held("many:1").unwrap();
     base.hold("one:more", &near, b"", None).unwrap();
 
@@ -233,6 +242,98 @@ fn what_can_not_be_held_or_taken_is_said_and_evd_goes_on() {
     far.write_all(b"x").unwrap();
     until(&base, "events come as before", || got.get() == 1);
     assert_eq!(base.link(), link);
+}
+
+#[test]
+fn thousands_of_connections_go_in_and_come_back_in_batches() {
+    sys::raise_open_files().unwrap();
+    let evd = evd();
+    let base = base(&evd);
+    let count = 5000;
+    let pairs: Vec<_> = (0..count).map(|_| UnixStream::pair().unwrap()).collect();
+    let names: Vec<String> = (0..count).map(|n| format!("c:{n:04}")).collect();
+    let long = vec![9; 60_000];
+    let attached = |n: usize| if n == 1234 { &long[..] } else { names[n].as_bytes() };
+    let to_hold = |n: usize| ToHold {
+        name: &names[n],
+        fd: pairs[n].1.as_fd(),
+        attachment: attached(n),
+        ttl: Some(Duration::from_secs(600)),
+    };
+    let mut best = (Duration::MAX, Duration::MAX);
+    for round in 0..5 {
+        let start = Instant::now();
+        base.hold_all((0..count).map(to_hold), false).unwrap();
+        best.0 = best.0.min(start.elapsed());
+        assert_eq!(refused(base.hold_all([to_hold(7)], false)).code, Code::Exists);
+        let ready = [4321, 17];
+        ready.iter().for_each(|n| (&pairs[*n].0).write_all(b"x").unwrap());
+        let mut came = Vec::new();
+        let start = Instant::now();
+        let taken = base.take_all("c:", |name, held| came.push((name, held))).unwrap();
+        best.1 = best.1.min(start.elapsed());
+        assert_eq!((taken, came.len()), (count, count));
+        assert_eq!(
+            (came[0].0.as_str(), came[1].0.as_str()),
+            ("c:0017", "c:4321"),
+            "what can be read is first"
+        );
+        for (name, held) in came {
+            let n: usize = name[2..].parse().unwrap();
+            assert!(held.attachment == attached(n) && held.ttl.is_some(), "{name}");
+            if ready.contains(&n) {
+                UnixStream::from(held.fd).read_exact(&mut [0]).unwrap();
+            }
+        }
+        assert_eq!(base.list_held().unwrap().len(), 0, "round {round}");
+    }
+    println!("{count} held in {:?}, back in {:?}", best.0, best.1);
+    assert!(matches!(base.hold_all([ToHold { name: "a b", ..to_hold(0) }], true), Err(Error::BadName(_))));
+    assert_eq!(base.take_all("", |_, _| panic!("nothing is held")).unwrap(), 0);
+}
+
+#[test]
+fn one_line_makes_a_listener_outlive_its_server() {
+    let evd = evd();
+    let base = base(&evd);
+    let server = Process::start("lasting", &evd.path(), &[]);
+    let port: u16 = server.line().parse().unwrap();
+    server.kill();
+    // Nobody serves: it waits in the backlog.
+    let mut visitor = visit(port);
+    let mut server = Process::start("lasting", &evd.path(), &[]);
+    assert_eq!(server.line().parse::<u16>().unwrap(), port);
+    answers(&mut visitor, "welcome\n");
+    assert!(held(&base, "lasting:443").is_some(), "evd goes on holding it");
+    server.tell("leave");
+    server.ends();
+    // Those who start at once have one listener.
+    base.drop_held("lasting:443").unwrap();
+    let mut servers: Vec<Process> = (0..6).map(|_| Process::start("lasting", &evd.path(), &[])).collect();
+    let mut ports: Vec<String> = servers.iter().map(Process::line).collect();
+    ports.dedup();
+    assert_eq!(ports.len(), 1, "{ports:?}");
+    servers.iter_mut().for_each(|server| server.tell("leave"));
+    servers.into_iter().for_each(|server| server.ends());
+    // Without evd it is just made.
+    let mut alone = Process::start("lasting", Path::new("/nowhere"), &[]);
+    assert_ne!(alone.line().parse::<u16>().unwrap(), port);
+    alone.tell("leave");
+    alone.ends();
+}
+
+/// A role: a server whose listener is made or taken over by one line.
+pub fn lasting(socket: &Path, _: &[&str]) {
+    // SAFETY: no other thread of this process reads or writes the environment.
+    unsafe { std::env::set_var("EVD_SOCKET", socket) };
+    let listener = take_or("lasting:443", || TcpListener::bind("127.0.0.1:0")).unwrap();
+    say(listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream.unwrap().write_all(b"welcome\n").unwrap();
+        }
+    });
+    assert_eq!(hear(), "leave");
 }
 
 #[test]

@@ -30,6 +30,7 @@ const ROLES: &[(&str, Role)] = &[
     ("inside", forks::inside),
     ("starts", forks::starts),
     ("heir", holds::heir),
+    ("lasting", holds::lasting),
     ("stranger", holds::stranger),
     ("guest", embedded::guest),
     ("host", embedded::host),

@@ -168,7 +168,8 @@ fn holds_leave_fds_for_others() {
             Err(e) => panic!("{e}"),
         }
     };
-    assert!(why.code == Code::OutOfFds && why.text.contains("hold:") && held > 10, "{held}: {why:?}");
+    // Three eighths, as each is open and twice on its way while a parcel is made anew; and something is left for the next user.
+    assert_eq!((why.code, why.limit, why.value, held), (Code::Limit, 23, 23, 23));
     let mut others = Readers::new(&base, 10);
     park(&base, 10);
     others.all_get_a_byte(&base);

@@ -22,6 +22,7 @@ pub fn held(name: &str, giver: &str) -> HoldInfo {
         kind: FileKind::Pipe,
         ino: 77,
         ready: What::READ,
+        count: 0,
         attachment: 12,
         age: 5_000_000_000,
         left: 0,
@@ -215,8 +216,11 @@ fn exec_ends_as_its_command_ends() {
 #[test]
 fn ls_has_stable_columns_and_asks_for_all_pages() {
     let fake = Fake::start(|peer, frame| match frame.read::<ListHolds>().unwrap().after.as_str() {
-        "" => peer.reply(&Holds { holds: vec![held("a", "web")], more: true }),
-        "a" => {
+        "" => {
+            let name = HoldInfo { kind: FileKind::EventFd, count: 3, ..held("job", "cron") };
+            peer.reply(&Holds { holds: vec![held("a", "web"), name], more: true })
+        }
+        "job" => {
             let second = HoldInfo {
                 left: 312_000_000_000,
                 attachment: 0,
@@ -232,12 +236,14 @@ fn ls_has_stable_columns_and_asks_for_all_pages() {
     let expected = "\
 NAME      WHAT                    READY  AGE   LEFT   GIVER       ATTACHMENT
 a         pipe:[77]               READ   5.0s  -      web[123]    12 bytes
+job       eventfd:3               READ   5.0s  -      cron[123]   12 bytes
 listener  socket:[1099511627776]  -      5.0s  5m12s  evctl[123]  -
 ";
     assert_eq!(shown(&fake.path, &["fd", "ls"]), expected);
     let json: Value = serde_json::from_str(&shown(&fake.path, &["fd", "ls", "--json"])).unwrap();
     assert_eq!((&json["schema_version"], &json["holds"][0]["attachment_bytes"]), (&1.into(), &12.into()));
-    assert_eq!(json["holds"][1]["left_ns"], 312_000_000_000u64);
+    assert_eq!((&json["holds"][0]["count"], &json["holds"][1]["count"]), (&Value::Null, &3.into()));
+    assert_eq!(json["holds"][2]["left_ns"], 312_000_000_000u64);
 }
 
 #[test]

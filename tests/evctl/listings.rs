@@ -67,6 +67,7 @@ fn page(bases: Vec<BaseInfo>, more: bool) -> StatusPage {
         }],
         bases,
         holds: 3,
+        mortal: String::new(),
         names: 2,
         more,
     }

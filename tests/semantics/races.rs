@@ -209,3 +209,90 @@ fn traffic_to_and_fro_loses_no_byte_whatever_is_parked_meanwhile() {
         assert_eq!(got.get(), BYTES);
     });
 }
+
+/// What a one-time event of one direction leaves in the kernel when it has fired, or is deleted, says nothing to whoever comes after it.
+#[test]
+fn a_deleted_event_is_not_heard_of_again_though_a_dup_keeps_its_file_open() {
+    each_base(|base| {
+        for what in [What::READ, READ] {
+            for runs_first in [false, true] {
+                let (a, mut b) = pair();
+                let dup = a.try_clone().unwrap();
+                let first = Event::new(base, a, what, |_, _| {}).unwrap();
+                first.add(None).unwrap();
+                if runs_first {
+                    b.write_all(b"x").unwrap();
+                    until(base, "it has run", || first.count() > 0);
+                    drain(&dup);
+                } else {
+                    round(base);
+                }
+                first.del().unwrap();
+                drop(first);
+                b.write_all(b"x").unwrap();
+                let next = Event::new(base, silent(), READ, |_, _| panic!("nothing came")).unwrap();
+                next.add(None).unwrap();
+                for _ in 0..3 {
+                    round(base);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_active_event_whose_timeout_is_set_anew_waits_for_its_fd_again() {
+    each_timed(|base, time| {
+        let seen = Log::default();
+        let (a, mut b) = pair();
+        let event = Rc::new(Event::new(base, a, What::READ, seen.says("it")).unwrap());
+        event.add(Some(MS)).unwrap();
+        park(base, 1);
+        // Its timeout and its fd at once, and both are taken back before it runs.
+        let (e, runs) = (Rc::clone(&event), Count::default());
+        let r = Rc::clone(&runs);
+        let first = Event::user(base, move |_, _| {
+            r.set(r.get() + 1);
+            if e.pending(What::TIMEOUT | What::READ) == What::TIMEOUT | What::READ {
+                e.add(Some(LONG)).unwrap();
+            }
+        })
+        .unwrap();
+        first.active_later(What::empty()).unwrap();
+        b.write_all(b"x").unwrap();
+        time.pass(MS * 2);
+        until(base, "its fd", || !seen.is_empty());
+        let said = seen.take();
+        assert!(
+            said == ["it READ"] || said == ["it TIMEOUT|READ"] || said == ["it READ|TIMEOUT"],
+            "{said:?}"
+        );
+        assert_eq!(runs.get(), 1);
+    });
+}
+
+#[test]
+fn an_event_added_beside_one_that_was_reported_and_has_not_run_is_reported_too() {
+    each_base_with(
+        |b| b.priorities(2),
+        |base| {
+            let seen = Log::default();
+            let (a, _b) = ready();
+            let shared = Shared::new(a);
+            let later = Event::new(base, shared.clone(), READ, seen.says("later")).unwrap();
+            let later = Rc::new(later);
+            let one_time = Event::new(base, shared, What::READ, seen.says("one time")).unwrap();
+            one_time.set_priority(1).unwrap();
+            one_time.add(None).unwrap();
+            let (first, _c) = ready();
+            let l = Rc::clone(&later);
+            // The more urgent one runs when both were reported.
+            let first = Event::new(base, first, What::READ, move |_, _| l.add(None).unwrap()).unwrap();
+            first.set_priority(0).unwrap();
+            first.add(None).unwrap();
+            until(base, "both", || later.count() > 0 && one_time.count() > 0);
+            later.del().unwrap();
+            assert_eq!(seen.take().iter().filter(|s| *s == "one time READ").count(), 1);
+        },
+    );
+}

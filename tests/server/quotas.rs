@@ -89,17 +89,18 @@ fn entries_of_files_that_are_closed_are_not_counted_for_ever() {
     let mut c = evd.client("churn");
     for seq in 1..1000 {
         let (_near, far) = UnixStream::pair().unwrap();
-        c.arm(&[(seq % 7, seq, What::READ)], &[far.as_raw_fd()]);
-        assert!(c.sync().is_empty(), "{seq}");
+        let serial = c.arm(&[(seq % 7, seq, What::READ)], &[far.as_raw_fd()]);
+        // A child that another test has just forked may keep `far` open for a moment, and then it is told of the other end's close.
+        let refused = c.sync().into_iter().find(|got| got.serial == serial);
+        assert!(refused.is_none(), "{seq}: {:?}", refused.and_then(|got| got.refusal()));
     }
     // Those that stay open are: the kernel has them though their ids are used anew.
     let pairs = sockets(80);
     let mut refused = 0;
     for (seq, (near, _)) in (1000..).zip(&pairs) {
         let serial = c.arm(&[(0, seq, What::READ)], &[near.as_raw_fd()]);
-        if let Some(got) = c.sync().first() {
+        if let Some(got) = c.sync().iter().find(|got| got.serial == serial) {
             is_limit(&got.read(), Resource::Entries, 64, 64);
-            assert_eq!(got.serial, serial);
             refused += 1;
         }
     }

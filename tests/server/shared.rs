@@ -6,8 +6,8 @@ use evd_proto::frame::Kind;
 use evd_proto::notice::{Active, Attend, Trace, TraceSource};
 use evd_proto::reply::*;
 use evd_proto::request::{
-    DaemonSignal, Drop as DropHold, Events, Follow, Hold, ListHolds, LocalWatch, Report, Selector, Status,
-    Subscribe, Take, Taken, Trigger, Unsubscribe,
+    Attach, DaemonSignal, Drop as DropHold, Events, Follow, Hold, HoldAll, HoldOne, ListHolds, LocalWatch,
+    Report, Selector, Status, Subscribe, Take, TakeAll, Taken, TakenAll, Trigger, Unsubscribe,
 };
 use evd_proto::sys::{self, FileKind};
 use std::io::{Read, Write};
@@ -163,21 +163,104 @@ fn a_worker_that_only_waits_for_a_hold_to_expire_ends_with_evd() {
 }
 
 #[test]
-fn attachments_have_a_limit() {
+fn long_attachments_come_ahead_of_their_fd_and_have_a_limit() {
     let evd = Evd::start();
     let mut c = evd.client("attach");
     let limit = c.welcome.as_ref().unwrap().limits.attachment as usize;
+    assert_eq!(limit, 65_536);
     let null = sys::reserve_fd().unwrap();
     let hold = |n| Hold { name: "x".into(), attachment: vec![7; n], ttl: 1 << 50, replace: true };
-    let serial = c.send_fds(&hold(limit), &[null.as_raw_fd()]);
+    // All ahead in two pieces, with some in the frame itself, and all of it there.
+    for (ahead, with) in [(limit, 0), (limit - 100, 100), (0, 16_000)] {
+        for piece in vec![6; ahead].chunks(60_000) {
+            c.send(&Attach { bytes: piece.to_vec() });
+        }
+        let serial = c.send_fds(&hold(with), &[null.as_raw_fd()]);
+        c.answer(serial).read::<Done>();
+        let serial = c.send(&Take { name: "x".into(), keep: true });
+        let mut attachment = Vec::new();
+        let took: Took = loop {
+            let got = c.answer(serial);
+            match got.kind {
+                Kind::Attached => attachment.append(&mut got.read::<Attached>().bytes),
+                _ => break got.read(),
+            }
+        };
+        attachment.extend(took.attachment);
+        assert_eq!(attachment, [vec![6; ahead], vec![7; with]].concat());
+        assert!(took.ttl > 0 && took.ttl <= 1 << 50);
+    }
+    // One byte more, in either place; and with that it is forgotten.
+    for (ahead, with) in [(limit + 1, 0), (limit, 1)] {
+        for piece in vec![6; ahead].chunks(60_000) {
+            c.send(&Attach { bytes: piece.to_vec() });
+        }
+        let serial = c.send_fds(&hold(with), &[null.as_raw_fd()]);
+        let refused = c.refused(serial);
+        let expected = (Code::Limit, limit as u64, limit as u64 + 1);
+        assert_eq!((refused.code, refused.limit, refused.value), expected);
+        let serial = c.send_fds(&hold(1), &[null.as_raw_fd()]);
+        c.answer(serial).read::<Done>();
+        let serial = c.send(&Take { name: "x".into(), keep: true });
+        assert_eq!(c.answer(serial).read::<Took>().attachment, [7]);
+    }
+}
+
+#[test]
+fn many_fds_are_held_all_or_none_and_come_back_those_first_that_can_be_read() {
+    let evd = Evd::start();
+    let mut c = evd.client("many");
+    let pairs: Vec<_> = (0..100).map(|_| UnixStream::pair().unwrap()).collect();
+    let fds: Vec<_> = pairs.iter().map(|(_, far)| far.as_raw_fd()).collect();
+    let one = |n: usize| HoldOne { name: format!("set:{n:02}"), attachment: vec![n as u8; 200], ttl: 0 };
+    let all = |numbers: std::ops::Range<usize>| HoldAll { holds: numbers.map(one).collect(), replace: false };
+    let serial = c.send_fds(&all(0..50), &fds[..50]);
     c.answer(serial).read::<Done>();
-    let serial = c.send(&Take { name: "x".into(), keep: true });
-    let took: Took = c.answer(serial).read();
-    assert_eq!(took.attachment.len(), limit);
-    assert!(took.ttl > 0 && took.ttl <= 1 << 50);
-    let serial = c.send_fds(&hold(limit + 1), &[null.as_raw_fd()]);
-    let refused = c.refused(serial);
-    assert_eq!((refused.code, refused.limit), (Code::Limit, limit as u64));
+    // The last of these is there: so none of them is held; as with a name that is none, and one that is twice.
+    let serial = c.send_fds(&HoldAll { holds: vec![one(60), one(49)], replace: false }, &fds[50..52]);
+    assert_eq!(c.refused(serial).code, Code::Exists);
+    let serial = c.send_fds(&HoldAll { holds: vec![one(60), one(60)], replace: true }, &fds[50..52]);
+    assert_eq!(c.refused(serial).code, Code::BadRequest);
+    let bad = HoldOne { name: "no/slash".into(), ..one(61) };
+    let serial = c.send_fds(&HoldAll { holds: vec![one(60), bad], replace: true }, &fds[50..52]);
+    assert_eq!(c.refused(serial).code, Code::BadName);
+    let serial = c.send(&HoldAll { holds: vec![], replace: true });
+    assert_eq!(c.refused(serial).code, Code::BadRequest);
+    let serial = c.send_fds(&all(50..100), &fds[50..]);
+    c.answer(serial).read::<Done>();
+    assert_eq!(c.ask::<_, Holds>(&ListHolds { after: String::new() }).holds.len(), 100);
+    for ready in [77, 33] {
+        (&pairs[ready].0).write_all(b"x").unwrap();
+    }
+    // A session that dies gives them back; what it said of arrivals counts.
+    let mut names = Vec::new();
+    let mut dies = evd.client("dies");
+    let serial = dies.send(&TakeAll { prefix: "set:".into() });
+    let lost: TookAll = dies.answer(serial).read();
+    assert!(lost.more && lost.holds.len() > 50, "a frame has room for about 60");
+    drop(dies);
+    eventually("they are given back", || {
+        let serial = c.send(&TakeAll { prefix: "set:".into() });
+        let got = c.answer(serial);
+        let took: TookAll = got.read();
+        assert_eq!(took.holds.len(), got.fds.len());
+        for (one, fd) in took.holds.iter().zip(&got.fds) {
+            let number: usize = one.name[4..].parse().unwrap();
+            assert_eq!(one.attachment, vec![number as u8; 200]);
+            let ino = |fd: std::os::fd::BorrowedFd<'_>| sys::identify(fd).unwrap().ino;
+            assert_eq!(ino(fd.as_fd()), ino(pairs[number].1.as_fd()));
+        }
+        c.send(&TakenAll { holds: took.holds.iter().map(|h| h.hold).collect() });
+        names.extend(took.holds.into_iter().map(|h| h.name));
+        names.len() == 100
+    });
+    let first: Vec<_> = names.iter().position(|n| n == "set:33").into_iter().collect();
+    assert!(first[0] + 1 == names.iter().position(|n| n == "set:77").unwrap(), "{names:?}");
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 100);
+    let none: TookAll = c.ask(&TakeAll { prefix: String::new() });
+    assert!(none.holds.is_empty() && !none.more);
 }
 
 #[test]

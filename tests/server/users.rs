@@ -39,7 +39,9 @@ pub fn as_member(uid: u32, gid: u32, groups: &[u32], test: &str, socket: &Path) 
     let n = LAST.fetch_add(1, Ordering::Relaxed);
     // The test binary may lie where others can't read it.
     let copy = std::env::temp_dir().join(format!("evd-test-as-{}-{n}", std::process::id()));
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    // By a program: a child that another test forks just now would keep a copy that this process writes open, and what is written can't be executed.
+    let made = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&copy).status().unwrap();
+    assert!(made.success());
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut c = Command::new(&copy);
     c.args(["--exact", test, "--ignored", "--nocapture"]).env("EVD_TEST_SOCKET", socket).current_dir("/");

@@ -69,6 +69,8 @@ pub fn command(socket: &Path) -> Command {
         "EVD_ALLOW_UID",
         "EVD_ALLOW_GID",
         "EVD_ADMIN_GID",
+        "EVD_ALLOW_NESTED",
+        "EVD_NO_HARDENING",
         "EVD_QUOTA",
         "JOURNAL_STREAM",
     ] {
@@ -191,7 +193,7 @@ impl Got {
         evd_proto::frame::body(self.kind, &self.body).unwrap()
     }
 
-    fn refusal(&self) -> Option<Refused> {
+    pub fn refusal(&self) -> Option<Refused> {
         (self.kind == Kind::Refused).then(|| evd_proto::frame::body(self.kind, &self.body).unwrap())
     }
 }
@@ -245,6 +247,10 @@ impl Raw {
             }
             assert!(Instant::now() < until, "evd does not read");
         }
+        self.serial
+    }
+
+    pub fn last_serial(&self) -> u64 {
         self.serial
     }
 

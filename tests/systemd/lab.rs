@@ -181,6 +181,13 @@ impl Lab {
         self.run(&["systemctl", "show", "-P", property, unit])
     }
 
+    /// How many filters of system calls a process of the container has.
+    pub fn filters(&self, pid: &str) -> usize {
+        let status = self.run(&["cat", &format!("/proc/{pid}/status")]);
+        let line = status.lines().find_map(|l| l.strip_prefix("Seccomp_filters:\t"));
+        line.expect("Linux 5.9").parse().unwrap()
+    }
+
     /// Puts a file in place as package managers do: the old one lives on for who has it open.
     pub fn install(&self, from: &Path, to: &str) {
         let (new, to) = (self.path(&format!("{to}.new")), self.path(to));

@@ -67,6 +67,22 @@ fn a_reload_looks_the_groups_up_again_and_ends_no_session() {
 }
 
 #[test]
+fn the_unit_lets_evd_give_up_more_than_the_unit_can() {
+    let Some(lab) = Lab::boot() else { return };
+    lab.install_evd();
+    let filters = || {
+        lab.run(&["systemctl", "restart", "evd.socket", UNIT]);
+        said(lab.command("evctl").args(["wait"]));
+        lab.filters(&lab.show(UNIT, "MainPID"))
+    };
+    let hardened = filters();
+    lab.write("/etc/default/evd", "EVD_NO_HARDENING=1\n");
+    let by_unit = filters();
+    assert!(by_unit > 0, "systemd's own");
+    assert_eq!(hardened, by_unit + 1);
+}
+
+#[test]
 fn systemd_starts_an_evd_anew_that_hangs() {
     let Some(lab) = Lab::boot() else { return };
     lab.install_evd();

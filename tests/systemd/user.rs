@@ -39,12 +39,19 @@ fn a_user_has_an_evd_of_his_own() {
     assert_eq!(show("WatchdogUSec"), "10s");
 
     let pid = show("MainPID");
+    let hardened = lab.filters(&pid);
     alice(&["kill", "-9", &pid]);
     eventually("it is back", || show("NRestarts") == "1" && show("ActiveState") == "active");
     alice(&["evctl", "wait"]);
     alice(&["systemctl", "--user", "reload", "evd.service"]);
     alice(&["systemctl", "--user", "restart", "evd.service"]);
     alice(&["evctl", "status"]);
+    // What evd gives up by itself.
+    alice(&["install", "-d", "/tmp/alice/.config/evd"]);
+    lab.write("/tmp/alice/.config/evd/environment", "EVD_NO_HARDENING=1\n");
+    alice(&["systemctl", "--user", "restart", "evd.service"]);
+    alice(&["evctl", "wait"]);
+    assert_eq!(lab.filters(&show("MainPID")) + 1, hardened);
     // It is nobody else's.
     let out = lab.command_as(BOB, BOB, &[RUNTIME], "evctl").args(["status"]).output().unwrap();
     assert_ne!(out.status.code(), Some(0));

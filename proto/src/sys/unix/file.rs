@@ -1,6 +1,6 @@
 //! What an fd refers to, limits on fds, and numbers that are reserved for life.
 
-use super::{cvt, fresh, system};
+use super::{Generation, cvt, fresh, generation, system};
 use crate::sys::{FileId, FileKind};
 use std::fs::File;
 use std::io;
@@ -23,22 +23,38 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
     // SAFETY: fstat succeeded, so all of `st` is initialised.
     let st = unsafe { st.assume_init() };
     let mut access = 0;
-    let kind = match st.st_mode & libc::S_IFMT {
-        libc::S_IFSOCK => FileKind::Socket,
-        libc::S_IFIFO => {
-            // SAFETY: F_GETFL takes no pointer; a closed fd gives EBADF.
-            let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-            access = (flags & libc::O_ACCMODE) as u8;
-            FileKind::Pipe
-        }
-        libc::S_IFCHR => FileKind::Char,
-        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
-        _ => nameless_kind(fd),
-    };
+    let kind = kind_of(st.st_mode, fd);
+    if kind == FileKind::Pipe {
+        // SAFETY: F_GETFL takes no pointer; a closed fd gives EBADF.
+        let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+        access = (flags & libc::O_ACCMODE) as u8;
+    }
     // The widths of these fields differ between systems.
     #[allow(clippy::unnecessary_cast)]
     let (dev, ino) = (st.st_dev as u64, st.st_ino as u64);
     Ok(FileId { kind, dev, ino, access })
+}
+
+/// What an fd is, as far as that is known without asking its file system, which may take its time or never answer: see [`look`](super::look).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The kind.
+    pub kind: FileKind,
+    /// Inode number.
+    pub ino: u64,
+    /// Major and minor number, if it is a device. `None`: they are not known here.
+    pub device: Option<(u32, u32)>,
+}
+
+/// The kind: what the mode tells; for nameless files also one `readlink`.
+pub(super) fn kind_of(mode: libc::mode_t, fd: BorrowedFd<'_>) -> FileKind {
+    match mode & libc::S_IFMT {
+        libc::S_IFSOCK => FileKind::Socket,
+        libc::S_IFIFO => FileKind::Pipe,
+        libc::S_IFCHR => FileKind::Char,
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFLNK => FileKind::Regular,
+        _ => nameless_kind(fd),
+    }
 }
 
 fn nameless_kind(fd: BorrowedFd<'_>) -> FileKind {
@@ -259,7 +275,10 @@ pub fn restrict_file_mode(path: &Path, mode: u32, gid: Option<u32>) -> io::Resul
 
 /// An exclusive lock on a file, held for as long as this lives; the kernel drops it with the process.
 #[derive(Debug)]
-pub struct FileLock(#[allow(dead_code)] File);
+pub struct FileLock {
+    file: File,
+    taken: Generation,
+}
 
 impl FileLock {
     /// Takes the lock of `path`, which is made if it is not there. `Ok(None)`: somebody else has it.
@@ -279,9 +298,18 @@ impl FileLock {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(path)?;
         match system::lock(&file) {
-            Ok(()) => Ok(Some(FileLock(file))),
+            Ok(()) => Ok(Some(FileLock { file, taken: generation() })),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Said, and not left to the close: a child that was forked meanwhile may have the file open for long, and the lock with it. In that child it is the parent's.
+        if generation() == self.taken {
+            system::unlock(&self.file);
         }
     }
 }
@@ -308,6 +336,12 @@ mod tests {
         assert_eq!(identify(null.as_fd()).unwrap().kind, FileKind::Char);
         let wake = super::super::Wake::new().unwrap();
         assert_eq!(identify(wake.as_fd()).unwrap().kind, FileKind::EventFd);
+        for fd in [a.as_fd(), null.as_fd(), wake.as_fd()] {
+            let (look, id) = (super::super::look(fd).unwrap(), identify(fd).unwrap());
+            assert_eq!((look.kind, look.ino), (id.kind, id.ino));
+        }
+        let known = super::super::look(null.as_fd()).unwrap().device;
+        assert!(known.is_none_or(|device| device == (1, 3)), "{known:?}");
     }
 
     #[test]
@@ -320,5 +354,40 @@ mod tests {
         let mut buf = [0; 1];
         assert_eq!(std::io::Read::read(&mut &b, &mut buf).unwrap(), 0, "the peer sees the end");
         assert_eq!(slot.place(b.as_fd()).unwrap().as_raw_fd(), n);
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_owner_whatever_forked_children_keep_open() {
+        let path = std::env::temp_dir().join(format!("evd-lock-{}", std::process::id()));
+        let lock = FileLock::take(&path).unwrap().unwrap();
+        let lock = forked(lock, true);
+        assert!(
+            FileLock::take(&path).unwrap().is_none(),
+            "a child that lets go of it takes nothing from its parent"
+        );
+        drop(forked(lock, false));
+        assert!(FileLock::take(&path).unwrap().is_some());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// Forks a child that lets go of the lock or keeps its file open, for two seconds at most.
+    fn forked(lock: FileLock, lets_go: bool) -> FileLock {
+        let (done, told) = pipe().unwrap();
+        // SAFETY: the child only calls flock, close, alarm and pause, and ends without running destructors.
+        if unsafe { libc::fork() } == 0 {
+            if lets_go {
+                drop(lock);
+            }
+            drop((done, told));
+            // SAFETY: takes a number.
+            unsafe { libc::alarm(2) };
+            // SAFETY: takes nothing; the signal of the alarm ends the process.
+            unsafe { libc::pause() };
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(0) };
+        }
+        drop(told);
+        assert_eq!(std::io::Read::read(&mut File::from(done), &mut [0]).unwrap(), 0);
+        lock
     }
 }

@@ -1,22 +1,47 @@
 //! The Unix systems. Everything takes borrowed fds and returns owned ones.
 //!
-//! What each system has in its own way is one file under `system`; a system without one is not supported. `fresh`, `poll`, `timer` and `wake` have two
-//! ways each.
+//! What each system has in its own way is one file under `system`; a system without one is not supported. `fresh`, `harden`, `look`, `poll`, `timer` and
+//! `wake` have two ways each.
 
 mod accounts;
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"))]
 #[path = "system/bsd.rs"]
 mod bsd;
 mod clock;
+mod counted;
 mod file;
 mod fork;
 #[cfg_attr(target_vendor = "apple", path = "fresh/after.rs")]
 #[cfg_attr(not(target_vendor = "apple"), path = "fresh/at_once.rs")]
 mod fresh;
+#[cfg(feature = "harden")]
+#[cfg_attr(
+    all(
+        target_os = "linux",
+        target_endian = "little",
+        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
+    ),
+    path = "harden/seccomp.rs"
+)]
+#[cfg_attr(
+    not(all(
+        target_os = "linux",
+        target_endian = "little",
+        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
+    )),
+    path = "harden/none.rs"
+)]
+mod harden;
+#[cfg_attr(target_os = "linux", path = "look/statx.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "look/fstat.rs")]
+mod look;
+mod notify;
+mod parcel;
 mod poll;
 mod process;
 mod signals;
 mod socket;
+mod spawn;
 #[cfg_attr(target_os = "linux", path = "system/linux.rs")]
 #[cfg_attr(target_os = "freebsd", path = "system/freebsd.rs")]
 #[cfg_attr(target_os = "netbsd", path = "system/netbsd.rs")]
@@ -33,15 +58,21 @@ mod wake;
 
 pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
+pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use file::{
-    FdNumber, FileLock, Slot, close_on_exec, duplicate, identify, is_open, most_epoll_entries,
+    FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open, most_epoll_entries,
     most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
+#[cfg(feature = "harden")]
+pub use harden::deny_calls;
+pub use look::look;
+pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
+pub use parcel::{enlarge_send_buffer, memfd, peek_from_start, peek_next};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
-    ProcessState, current_tid, effective_ids, exec_with_fds, is_privileged, process_state, resident_bytes,
-    send_signal, thread_name,
+    ProcessState, current_tid, effective_ids, exec_with_fds, is_privileged, no_new_privileges, process_state,
+    resident_bytes, send_signal, thread_name,
 };
 pub use signals::{
     SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
@@ -50,6 +81,7 @@ pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups,
     peer_process, recv, send, socketpair, unread_by_peer,
 };
+pub use spawn::{Exit, Running, spawn_with_fds};
 pub use timer::{TimerClock, TimerFd};
 pub use wake::Wake;
 

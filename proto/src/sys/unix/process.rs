@@ -77,6 +77,16 @@ pub fn effective_ids() -> (u32, u32) {
     (uid, gid)
 }
 
+/// From now on nothing that this process starts gets more rights than it has.
+///
+/// # Errors
+/// `EINVAL` before Linux 3.5; [`io::ErrorKind::Unsupported`] on other systems.
+///
+/// Source: prctl(2), PR_SET_NO_NEW_PRIVS.
+pub fn no_new_privileges() -> io::Result<()> {
+    system::no_new_privileges()
+}
+
 /// Sends `signo` to `pid`.
 ///
 /// # Errors

@@ -142,6 +142,17 @@ impl ControlRoom {
 ///
 /// Source: recvmsg(2), unix(7).
 pub fn recv(from: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Received> {
+    receive(from, buf, fds, 0, &mut None)
+}
+
+/// As [`recv`], with more flags for the kernel; the sender's credentials go to `sender`, if the socket asks for them.
+pub(super) fn receive(
+    from: BorrowedFd<'_>,
+    buf: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+    flags: libc::c_int,
+    sender: &mut Option<Peer>,
+) -> io::Result<Received> {
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut room = MaybeUninit::<ControlRoom>::uninit();
     // SAFETY: all zeroes is a valid msghdr.
@@ -153,7 +164,7 @@ pub fn recv(from: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io:
     let len = loop {
         // SAFETY: `msg` points to `iov`, `buf` and `room`, writable for the call.
         match cvt_size(unsafe {
-            libc::recvmsg(from.as_raw_fd(), &mut msg, system::RECV_CLOEXEC | libc::MSG_DONTWAIT)
+            libc::recvmsg(from.as_raw_fd(), &mut msg, system::RECV_CLOEXEC | libc::MSG_DONTWAIT | flags)
         }) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             other => break other?,
@@ -181,6 +192,13 @@ pub fn recv(from: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io:
                 }
                 fds.push(fd);
             }
+        }
+        if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_CREDENTIALS {
+            // SAFETY: the data part follows the header in `room`.
+            let data = unsafe { libc::CMSG_DATA(at) }.cast::<libc::ucred>();
+            // SAFETY: the kernel wrote a whole ucred there; it may be unaligned.
+            let cred = unsafe { data.read_unaligned() };
+            *sender = Some(Peer { pid: cred.pid, uid: cred.uid, gid: cred.gid });
         }
         // SAFETY: walks within what the kernel wrote, null at its end.
         at = unsafe { libc::CMSG_NXTHDR(&msg, at) };
@@ -241,6 +259,14 @@ pub(super) unsafe fn option<T: Copy>(
     // SAFETY: `at` is `len` writable bytes, and whatever comes is valid, as the caller promises.
     cvt(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, at, &mut len) })?;
     Ok(len as usize / size_of::<T>())
+}
+
+/// Sets a socket option that is a number.
+pub(super) fn set_option(fd: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is `len` readable bytes for the call.
+    cvt(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const value).cast(), len) })
+        .map(drop)
 }
 
 /// A listening socket. If it was made here, its file and its lock go with it.

@@ -4,6 +4,7 @@ use super::fd::handle;
 use super::{AsRawFd, BorrowedFd, OwnedFd, RawFd, cvt};
 use crate::sys::{FileId, FileKind};
 use std::io;
+use std::time::Duration;
 use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET, getsockopt};
 
 /// Asks what `fd` is. Each socket is its own file: Windows does not tell which numbers are duplicates of each other.
@@ -37,6 +38,32 @@ pub fn is_open(number: RawFd) -> bool {
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fd.try_clone_to_owned()
 }
+
+/// Not on Windows: evd, which would keep it, is not there yet.
+///
+/// # Errors
+/// `Unsupported`, always.
+pub fn counter() -> io::Result<OwnedFd> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, NOTHING_HELD))
+}
+
+/// As [`counter`].
+///
+/// # Errors
+/// `Unsupported`, always.
+pub fn counting_timer(_first: Duration, _every: Option<Duration>) -> io::Result<OwnedFd> {
+    counter()
+}
+
+/// As [`counter`].
+///
+/// # Errors
+/// `Unsupported`, always.
+pub fn take_count(_fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, NOTHING_HELD))
+}
+
+const NOTHING_HELD: &str = "evd is not there for Windows yet, so nothing can be held";
 
 /// Not on Windows, where a number can't be made to mean another file.
 ///

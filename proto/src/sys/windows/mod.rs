@@ -15,7 +15,9 @@ mod wake;
 
 pub use clock::{monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};
-pub use file::{duplicate, identify, is_open, raise_open_files, replace};
+pub use file::{
+    counter, counting_timer, duplicate, identify, is_open, raise_open_files, replace, take_count,
+};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
     Generation, ProcessState, generation, is_privileged, process_state, send_signal, thread_name,

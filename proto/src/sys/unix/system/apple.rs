@@ -12,7 +12,9 @@ pub(super) const FD_DIRECTORY: &str = "/dev/fd";
 /// There is none: what is passed is marked after it has come, and a program that another thread executes in between has it too.
 pub(super) const RECV_CLOEXEC: libc::c_int = 0;
 
-pub(super) use bsd::{is_privileged, lock, peer_process, thread_id, unread_by_peer};
+pub(super) use bsd::{
+    is_privileged, lock, no_new_privileges, peer_process, thread_id, unlock, unread_by_peer,
+};
 
 /// Where the files of what runs are.
 pub(super) const RUN_DIRECTORY: &str = "/var/run";

@@ -17,6 +17,12 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     cvt(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
 }
 
+/// Ends a lock of [`lock`], for everybody who shares this open of the file. Source: flock(2).
+pub(super) fn unlock(file: &File) {
+    // SAFETY: flock takes a number and flags; `file` is open for the call.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+}
+
 /// The process: nobody asks for a thread's state here.
 pub(super) fn thread_id() -> i32 {
     std::process::id() as i32
@@ -30,4 +36,9 @@ pub(super) fn peer_process(_fd: BorrowedFd<'_>) -> Option<OwnedFd> {
 /// It can't be known: what is sent is in the reader's buffer at once.
 pub(super) fn unread_by_peer(_fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(0)
+}
+
+/// There is nothing of the kind here that every version has.
+pub(super) fn no_new_privileges() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -98,8 +98,20 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     cvt(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
 }
 
+/// Ends a lock of [`lock`], for everybody who shares this open of the file. Source: flock(2).
+pub(super) fn unlock(file: &File) {
+    // SAFETY: flock takes a number and flags; `file` is open for the call.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+}
+
 /// The thread id of the caller. Source: gettid(2).
 pub(super) fn thread_id() -> i32 {
     // SAFETY: takes nothing, can't fail.
     unsafe { libc::gettid() }
+}
+
+/// Source: prctl(2), PR_SET_NO_NEW_PRIVS.
+pub(super) fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: takes numbers.
+    cvt(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
 }

@@ -12,7 +12,9 @@ pub(super) const FD_DIRECTORY: &str = "";
 /// For recvmsg(2): what is passed is closed on exec from the start.
 pub(super) const RECV_CLOEXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 
-pub(super) use bsd::{is_privileged, lock, peer_process, thread_id, unread_by_peer};
+pub(super) use bsd::{
+    is_privileged, lock, no_new_privileges, peer_process, thread_id, unlock, unread_by_peer,
+};
 
 /// Where the files of what runs are.
 pub(super) const RUN_DIRECTORY: &str = "/var/run";

@@ -106,6 +106,9 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     }
 }
 
+/// Nothing to do: the lock is the process's own, and ends when the file is closed.
+pub(super) fn unlock(_file: &File) {}
+
 /// The process: nobody asks for a thread's state here.
 pub(super) fn thread_id() -> i32 {
     std::process::id() as i32
@@ -119,4 +122,9 @@ pub(super) fn peer_process(_fd: BorrowedFd<'_>) -> Option<OwnedFd> {
 /// It can't be known: what is sent is in the reader's buffer at once.
 pub(super) fn unread_by_peer(_fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(0)
+}
+
+/// There is nothing of the kind here that every version has.
+pub(super) fn no_new_privileges() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -1,0 +1,205 @@
+//! `evd --keeper`: what a service manager does for evd, where there is none.
+//!
+//! A small parent process that makes the listening socket, starts evd as its child and talks with it as systemd would (sd_notify): it keeps the fds that evd
+//! stores, and passes them with the socket to the next evd when one dies. It never reads what clients send, and does not know what it keeps, so there is
+//! little that could end it. evd itself has one way, whoever its service manager is.
+//!
+//! Only the child's own words count, by the credentials that the kernel gives. A signal to end is passed on, and then the keeper ends as evd does, with all it keeps.
+
+use super::builder::Builder;
+use super::error::Error;
+use super::service::NAME;
+use crate::backend::{Entry, Interest, Mode};
+use crate::base::{Activation, Base, Config};
+use evd_proto::What;
+use evd_proto::sys::{self, Exit, Listener, Notification, NotifyReceiver, Running, signal_name};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Fds that are kept, at most.
+const MOST: usize = 4096;
+/// How long evd is away at least when it has died, in nanoseconds; doubled each time that it did not get to work, but for the first times.
+const PAUSE: u64 = 20_000_000;
+const LONGEST_PAUSE: u64 = 1_000_000_000;
+const PATIENCE: u32 = 5;
+/// Who dies sooner than this after it was ready did not get to work.
+const LIVES: u64 = 100_000_000;
+const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
+
+struct Keeper {
+    base: Base,
+    listener: Listener,
+    notify: NotifyReceiver,
+    command: Vec<OsString>,
+    kept: Vec<(String, OwnedFd)>,
+    child: Option<Running>,
+    /// Since when the child is ready.
+    ready: Option<u64>,
+    /// Whether any child ever was.
+    ever_ready: bool,
+    /// How often in a row evd did not get to work.
+    failures: u32,
+    /// Somebody wants it to end.
+    ending: bool,
+}
+
+/// Runs evd as a child until somebody ends it; returns its exit status.
+///
+/// # Errors
+/// The socket can't be made, or the system refuses what is needed.
+pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
+    if let Err(e) = sys::raise_open_files() {
+        log::warn!("can't raise the limit on open files: {e}");
+    }
+    sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
+    let mut base =
+        Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(super::registry::no_base)?;
+    for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
+        base.add_signal(signo).map_err(Error::os("catch signals"))?;
+    }
+    let listener = evd.listen_for_child()?;
+    let mut path = evd.path().into_os_string();
+    path.push(".sd");
+    let notify = NotifyReceiver::bind(&PathBuf::from(path)).map_err(Error::os("make a socket for evd"))?;
+    base.watch(notify.as_fd(), 0, READ, Entry::New)
+        .map_err(|e| Error::Os { what: "watch a socket", source: io::Error::other(e) })?;
+    // By its path: a newer evd that is put there is what is started next.
+    let program = std::env::current_exe().map_err(Error::os("find evd's own program"))?;
+    let arguments = std::env::args_os().skip(1).filter(|a| a != "--keeper");
+    let command = std::iter::once(program.into_os_string()).chain(arguments).collect();
+    let mut keeper = Keeper {
+        base,
+        listener,
+        notify,
+        command,
+        kept: Vec::new(),
+        child: None,
+        ready: None,
+        ever_ready: false,
+        failures: 0,
+        ending: false,
+    };
+    keeper.start().map_err(Error::os("start evd"))?;
+    keeper.keep().map_err(Error::os("look after evd"))
+}
+
+impl Keeper {
+    fn start(&mut self) -> io::Result<()> {
+        let mut fds = vec![(NAME.to_owned(), self.listener.as_fd())];
+        fds.extend(self.kept.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
+        let variables = [
+            ("NOTIFY_SOCKET", self.notify.path().as_os_str().to_owned()),
+            ("FDSTORE", MOST.to_string().into()),
+        ];
+        self.child = Some(sys::spawn_with_fds(&self.command, &variables, &fds)?);
+        self.ready = None;
+        Ok(())
+    }
+
+    fn keep(&mut self) -> io::Result<ExitCode> {
+        let mut acts = Vec::new();
+        loop {
+            self.listen_to_child()?;
+            if let Some(status) = self.look_after_child()? {
+                return Ok(status);
+            }
+            let timeout = self.base.until_next_timer();
+            self.base.wait(timeout, &mut acts)?;
+            self.base.expire(&mut acts);
+            for act in acts.drain(..) {
+                match act {
+                    Activation::Signal(set) if set.signo != libc::SIGCHLD => self.pass_on(set.signo, set.pid),
+                    Activation::Timer { .. } if self.child.is_none() && !self.ending => {
+                        if let Err(e) = self.start() {
+                            log::error!("can't start evd: {e}");
+                            self.start_later();
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if self.ending && self.child.is_none() {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, signo: i32, from: i32) {
+        log::info!("{} from process {from}", signal_name(signo));
+        // evd reloads by SIGHUP, and ends by the others.
+        self.ending |= signo != libc::SIGHUP;
+        if let Some(child) = &self.child {
+            // It may just have ended.
+            let _ = sys::send_signal(child.pid(), signo);
+        }
+    }
+
+    /// Whether the child has ended, and what follows from that; `Some`: the keeper ends with this status.
+    fn look_after_child(&mut self) -> io::Result<Option<ExitCode>> {
+        let Some(child) = &self.child else { return Ok(None) };
+        let Some(exit) = child.ended()? else { return Ok(None) };
+        // What it said last is in the socket still.
+        self.listen_to_child()?;
+        self.child = None;
+        let (text, status) = match exit {
+            Exit::Code(code) => (format!("with status {code}"), code as u8),
+            Exit::Signal(signo) => (format!("by {}", signal_name(signo)), 128 + signo as u8),
+        };
+        // What it said by its status, and not by dying, is true the next time as well: usage, a mistake in its configuration.
+        let is_final = matches!(exit, Exit::Code(code) if code == 2 || !self.ever_ready);
+        if self.ending || is_final {
+            return Ok(Some(ExitCode::from(status)));
+        }
+        log::error!("evd ended {text}; it is started again with {} kept fds", self.kept.len());
+        let worked = self.ready.is_some_and(|since| sys::monotonic_ns().saturating_sub(since) >= LIVES);
+        if worked {
+            self.failures = 0;
+        }
+        self.start_later();
+        Ok(None)
+    }
+
+    fn start_later(&mut self) {
+        let doubled = self.failures.saturating_sub(PATIENCE).min(20);
+        let pause = (PAUSE << doubled).min(LONGEST_PAUSE);
+        self.failures += 1;
+        let at = self.base.refresh_now().saturating_add(pause);
+        self.base.set_timer(None, at, 0);
+    }
+
+    fn listen_to_child(&mut self) -> io::Result<()> {
+        while let Some(said) = self.notify.next()? {
+            let from = said.sender.map_or(0, |s| s.pid);
+            match &self.child {
+                Some(child) if child.pid() == from => self.take_in(said),
+                // Closed, and with that forgotten.
+                _ => log::warn!("process {from} is not evd, and has no say here"),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, said: Notification) {
+        let Notification { text, fds, .. } = said;
+        let value = |key: &str| {
+            text.lines().find_map(|l| l.strip_prefix(key).and_then(|l| l.strip_prefix('='))).unwrap_or("")
+        };
+        let name = Some(value("FDNAME")).filter(|n| !n.is_empty()).unwrap_or("stored");
+        if value("READY") == "1" {
+            self.ready = Some(sys::monotonic_ns());
+            self.ever_ready = true;
+        }
+        if value("FDSTOREREMOVE") == "1" {
+            self.kept.retain(|(n, _)| n != name);
+        }
+        // LISTEN_FDNAMES has them between colons.
+        let fine = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        if value("FDSTORE") == "1" && fine && self.kept.len() + fds.len() <= MOST {
+            self.kept.extend(fds.into_iter().map(|fd| (name.to_owned(), fd)));
+        }
+        // What was not kept is closed here: that is also the answer to BARRIER.
+    }
+}

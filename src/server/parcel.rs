@@ -1,0 +1,248 @@
+//! A parcel: all held fds of one user, kept where they outlive evd.
+//!
+//! The fds are in flight in a socketpair of evd's own, up to 253 a message; nobody reads it while evd lives. Its receiving end and the log that says what
+//! is what (see `records`) are in the service manager's store, under one name: so thousands of holds are two stored fds. A new hold is one more message and one more
+//! entry; what is let go is one more entry, and is really closed when the parcel is made anew without it.
+//!
+//! All of this happens in a worker of the user: closing what is in flight can block.
+
+use super::book::Held;
+use super::records::{self, Log, Record};
+use super::store::Store;
+use evd_proto::sys;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+
+/// Bytes that may be on their way in a parcel. The system's own limit is likely lower: some hundred single fds, or many times 253 of them.
+const BUFFER: i32 = 4 << 20;
+/// Bytes of a log that are read; what is behind is not.
+const LONGEST_LOG: u64 = 256 << 20;
+/// A log is written in such parts.
+const PART: usize = 1 << 20;
+
+/// A parcel that this evd has made.
+pub(super) struct Parcel {
+    /// What it is stored as.
+    name: String,
+    tx: OwnedFd,
+    /// Kept so that the last one to close it is a worker of its user, and not the service manager.
+    rx: OwnedFd,
+    log: File,
+    /// Bytes of the log that count.
+    pub len: u64,
+    /// Fds in it.
+    pub sent: u32,
+}
+
+impl Parcel {
+    /// Makes a parcel of `holds`. It is not stored yet.
+    ///
+    /// # Errors
+    /// Out of fds or memory; too many are in flight (`ETOOMANYREFS`).
+    pub fn pack<'a>(
+        uid: u32,
+        generation: u64,
+        holds: impl Iterator<Item = (&'a String, &'a Held)>,
+    ) -> io::Result<Parcel> {
+        let (tx, rx) = sys::socketpair()?;
+        sys::enlarge_send_buffer(tx.as_fd(), BUFFER)?;
+        let log = sys::memfd(c"evd-holds")?;
+        let name = name(uid, generation);
+        let mut parcel = Parcel { name, tx, rx, log, len: 0, sent: 0 };
+        let mut text = records::head(uid, generation).to_vec();
+        let mut fds: Vec<RawFd> = Vec::new();
+        for (name, held) in holds {
+            let position = parcel.sent + fds.len() as u32;
+            records::put(&mut text, held.number, position, held, name);
+            fds.push(held.fd.as_raw_fd());
+            if fds.len() == sys::MAX_FDS {
+                parcel.send(&fds)?;
+                fds.clear();
+            }
+            if text.len() >= PART {
+                parcel.write(&text)?;
+                text.clear();
+            }
+        }
+        if !fds.is_empty() {
+            parcel.send(&fds)?;
+        }
+        parcel.write(&text)?;
+        Ok(parcel)
+    }
+
+    /// Stores it. From now on it outlives evd.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn store(&self, store: &Store) -> io::Result<()> {
+        store.put(&self.name, &[self.rx.as_fd(), self.log.as_fd()])
+    }
+
+    /// Takes it out of the store, and closes it and what is only in it.
+    pub fn discard(self, store: &Store) {
+        if let Err(e) = store.remove(&self.name) {
+            log::warn!("the service manager does not answer: {e}");
+        }
+    }
+
+    /// Adds holds, all or none, at most 253. An error leaves at most fds behind that nothing says anything of.
+    ///
+    /// # Errors
+    /// `WouldBlock`: it is full, and must be made anew. `ETOOMANYREFS`; `ENOMEM`.
+    pub fn add_all<'a>(&mut self, holds: impl Iterator<Item = (&'a str, &'a Held)>) -> io::Result<()> {
+        let (mut text, mut fds) = (Vec::new(), Vec::new());
+        for (name, held) in holds {
+            records::put(&mut text, held.number, self.sent + fds.len() as u32, held, name);
+            fds.push(held.fd.as_raw_fd());
+        }
+        self.send(&fds)?;
+        self.write(&text)
+    }
+
+    /// Says that these are no longer held.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn forget(&mut self, numbers: impl Iterator<Item = u64>) -> io::Result<()> {
+        let mut text = Vec::new();
+        numbers.for_each(|n| records::gone(&mut text, n));
+        self.write(&text)
+    }
+
+    /// One message of the parcel: the position of its first fd, and the fds.
+    fn send(&mut self, fds: &[RawFd]) -> io::Result<()> {
+        sys::send(self.tx.as_fd(), &self.sent.to_le_bytes(), fds)?;
+        self.sent += fds.len() as u32;
+        Ok(())
+    }
+
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        // A write that fails half way is written over by the next one.
+        self.log.write_all_at(text, self.len)?;
+        self.len += text.len() as u64;
+        Ok(())
+    }
+}
+
+/// What a parcel is stored as: short, as all names together are one variable of the next evd.
+fn name(uid: u32, generation: u64) -> String {
+    format!("h{uid:x}.{generation:x}")
+}
+
+/// The user and the generation of a stored parcel, by its name.
+pub(super) fn parse_name(name: &str) -> Option<(u32, u64)> {
+    let (uid, generation) = name.strip_prefix('h')?.split_once('.')?;
+    Some((u32::from_str_radix(uid, 16).ok()?, u64::from_str_radix(generation, 16).ok()?))
+}
+
+/// What another evd has left in the store under one name.
+pub(super) struct Left {
+    pub name: String,
+    pub uid: u32,
+    pub generation: u64,
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Left {
+    /// Reads what is in it, without taking it out: whoever is killed meanwhile leaves all as it was. Damage is logged, and what can be read is returned; `None`:
+    /// nothing of it can be.
+    ///
+    /// # Errors
+    /// There are no fds or no memory for it now: another time it may be read.
+    pub fn unpack(&self) -> io::Result<Option<Vec<(Record, OwnedFd)>>> {
+        let mut rx = None;
+        let mut log = None;
+        for fd in &self.fds {
+            match sys::identify(fd.as_fd()).map(|f| f.kind) {
+                Ok(sys::FileKind::Socket) => rx = Some(fd),
+                _ => log = Some(fd),
+            }
+        }
+        let (Some(rx), Some(log)) = (rx, log) else {
+            log::error!("parcel {} of user {} is not whole: it is left out", self.name, self.uid);
+            return Ok(None);
+        };
+        let log = match read_log(log) {
+            Ok(Ok(log)) if (log.uid, log.generation) == (self.uid, self.generation) => log,
+            Ok(Ok(_)) => {
+                log::error!("parcel {} has the records of another one: it is left out", self.name);
+                return Ok(None);
+            }
+            Ok(Err(e)) => {
+                log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
+                return Ok(None);
+            }
+            Err(e) if is_shortage(&e) => return Err(e),
+            Err(e) => {
+                log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
+                return Ok(None);
+            }
+        };
+        if log.live.len() >= sys::most_open_files() as usize / 4 * 3 {
+            // Do not take the last ones from others in order to find out.
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        if !log.whole {
+            // The usual end of an evd that was killed while it wrote: nobody was told yet that it was done.
+            log::info!("the records of parcel {} end early: the last change is left out", self.name);
+        }
+        let mut fds = match look_through(rx) {
+            Ok(fds) => fds,
+            Err(e) if is_shortage(&e) => return Err(e),
+            Err(e) => {
+                log::error!("the fds of parcel {} of user {} can't be read: {e}", self.name, self.uid);
+                return Ok(None);
+            }
+        };
+        let mut found = Vec::with_capacity(log.live.len());
+        for record in log.live {
+            match fds.get_mut(record.position as usize).and_then(Option::take) {
+                Some(fd) => found.push((record, fd)),
+                None => log::error!("the fd of {:?} of user {} is lost", record.name, self.uid),
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+/// Whether it may be better another time.
+fn is_shortage(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
+fn read_log(fd: &OwnedFd) -> io::Result<Result<Log, records::Unreadable>> {
+    let mut file = File::from(fd.try_clone()?);
+    file.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST_LOG).read_to_end(&mut bytes)?;
+    Ok(records::read(&bytes))
+}
+
+/// Copies of all fds, by their positions.
+fn look_through(rx: &OwnedFd) -> io::Result<Vec<Option<OwnedFd>>> {
+    sys::peek_from_start(rx.as_fd())?;
+    let mut all: Vec<Option<OwnedFd>> = Vec::new();
+    loop {
+        let (mut text, mut fds) = ([0; 4], Vec::new());
+        let got = match sys::peek_next(rx.as_fd(), &mut text, &mut fds) {
+            Ok(got) => got,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(all),
+            Err(e) => return Err(e),
+        };
+        if got.fds_lost {
+            // Better none than some: the parcel stays in the store, and another time there may be room.
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        if got.len < text.len() {
+            return Ok(all);
+        }
+        if u32::from_le_bytes(text) as usize != all.len() {
+            log::error!("a parcel has a hole at {}: what is behind it is left out", all.len());
+            return Ok(all);
+        }
+        all.extend(fds.into_iter().map(Some));
+    }
+}

@@ -1,0 +1,129 @@
+//! The service manager's fd store: what is in it comes back to the next evd.
+//!
+//! "Stored" must be true when it is said, so each of these calls waits until the service manager has done what it was told. A store that is full says nothing, it just
+//! closes what it gets (measured); so a canary is stored behind the fds, and evd looks whether it is alive.
+//!
+//! Source: sd_notify(3) on FDSTORE, FDPOLL and BARRIER.
+
+use evd_proto::What;
+use evd_proto::sys::{self, PollFd};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// How long the service manager may take for one step. Only the user waits whose hold it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Fds that the shipped units let evd store, where the service manager does not say it (systemd 253 and older).
+const USUAL: usize = 4096;
+
+const STORES_NONE: &str = "the service manager stores no fds: FileDescriptorStoreMax= is not set";
+
+/// Names of canaries begin with this.
+pub(super) const CANARY: &str = "t";
+
+/// A store that works.
+#[derive(Debug)]
+pub(super) struct Store {
+    manager: OsString,
+    /// Fds that it takes in all.
+    most: usize,
+}
+
+impl Store {
+    /// The one that the environment names, if it really stores.
+    ///
+    /// # Errors
+    /// Why nothing can be stored, for people.
+    pub fn find() -> Result<Store, &'static str> {
+        let Some(manager) = std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()) else {
+            return Err("no service manager");
+        };
+        // systemd 254 and later; 0 is no store.
+        let told = std::env::var("FDSTORE").ok().and_then(|n| n.parse().ok());
+        let store = Store { manager, most: told.unwrap_or(USUAL) };
+        if store.most == 0 {
+            return Err(STORES_NONE);
+        }
+        match store.has_room(CANARY) {
+            Ok(true) => Ok(store),
+            Ok(false) => Err(STORES_NONE),
+            Err(e) => {
+                log::warn!("the service manager does not answer: {e}");
+                Err("the service manager does not answer")
+            }
+        }
+    }
+
+    /// How many fds it takes in all.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Stores `fds` under `name`, all or none.
+    ///
+    /// # Errors
+    /// It is full, or does not answer. Then they may or may not be stored; it was told to remove them.
+    pub fn put(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
+        let stored = self.tell(&text, &numbers).and_then(|()| self.has_room(&format!("{CANARY}{name}")));
+        let why = match stored {
+            Ok(true) => return Ok(()),
+            Ok(false) => io::Error::new(io::ErrorKind::StorageFull, "its store is full"),
+            Err(e) => e,
+        };
+        self.remove_later(name);
+        Err(why)
+    }
+
+    /// Removes what is stored under `name`. When this returns, nobody but us has it.
+    ///
+    /// # Errors
+    /// The service manager does not answer.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])?;
+        self.wait()
+    }
+
+    /// Removes what is stored under `name`, without waiting for it: where the next start would do it as well.
+    pub fn remove_later(&self, name: &str) {
+        if let Err(e) = self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[]) {
+            log::warn!("the service manager does not answer: {e}");
+        }
+    }
+
+    /// Stores a socket, and looks whether its peer still has it. By then all that was told before is done.
+    fn has_room(&self, name: &str) -> io::Result<bool> {
+        let (ours, theirs) = sys::socketpair()?;
+        self.tell(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[theirs.as_raw_fd()])?;
+        drop(theirs);
+        self.wait()?;
+        let mut look = [PollFd::new(ours.as_raw_fd(), What::READ)];
+        let stored = sys::poll(&mut look, Some(Duration::ZERO))? == 0;
+        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])?;
+        Ok(stored)
+    }
+
+    /// Waits until the service manager has read all that it was told: it closes the fd of this message when it comes to it.
+    fn wait(&self) -> io::Result<()> {
+        let (ours, theirs) = sys::pipe()?;
+        self.tell("BARRIER=1", &[theirs.as_fd().as_raw_fd()])?;
+        drop(theirs);
+        let until = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        loop {
+            let left = until.saturating_sub(sys::monotonic_ns());
+            let mut look = [PollFd::new(ours.as_raw_fd(), What::READ)];
+            if sys::poll(&mut look, Some(Duration::from_nanos(left)))? > 0 {
+                return Ok(());
+            }
+            if left == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
+    fn tell(&self, text: &str, fds: &[i32]) -> io::Result<()> {
+        sys::notify(&self.manager, text, fds, PATIENCE)
+    }
+}
