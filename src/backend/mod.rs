@@ -379,6 +379,9 @@ pub fn is_in_environment(name: &str) -> bool {
     std::env::var_os(name).is_some() && !evd_proto::sys::is_privileged()
 }
 
+/// Whether setting an alarm costs so little that it may stand in for the timeouts of waits: not where it is a thread that has to be woken.
+pub(crate) const ALARM_IS_CHEAP: bool = !cfg!(any(target_os = "illumos", target_os = "solaris", windows));
+
 /// Numbers from this on can't be watched by select. Source: select(2), `FD_SETSIZE`.
 #[cfg(unix)]
 const SELECT_LIMIT: Option<RawFd> =

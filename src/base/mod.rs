@@ -16,7 +16,7 @@ mod timers;
 pub use config::{BaseError, Clock, Config};
 pub use timers::TimerId;
 
-use crate::backend::{Alarm, Backend, Entry, Features, Interest, Mode, Report, WatchError};
+use crate::backend::{ALARM_IS_CHEAP, Alarm, Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
 use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, RawFd, SignalSet, Signals, Wake};
 use std::io;
@@ -399,7 +399,7 @@ impl Base {
 
     /// As [`Base::wait`], until `deadline` at the latest (ns of the base's clock; `None` = for ever).
     ///
-    /// A deadline that is not near is left to a timerfd, which is set only when it becomes earlier: to give each of many short waits a timeout of its own
+    /// A deadline that is not near is left to a timerfd (or the system's like, if it has one), which is set only when it becomes earlier: to give each of many short waits a timeout of its own
     /// would start and stop a timer of the kernel each time. So the wait may return once in vain, when a deadline has moved later.
     ///
     /// # Errors
@@ -416,7 +416,9 @@ impl Base {
     /// As [`Base::wait`].
     pub fn wait_for_reports(&mut self, deadline: Option<u64>, out: &mut Vec<Activation>) -> io::Result<()> {
         let Some(deadline) = deadline else { return self.collect(None, out) };
-        let far = deadline.saturating_sub(self.now) > FAR_NS && matches!(self.clock, Clock::Monotonic);
+        let far = ALARM_IS_CHEAP
+            && deadline.saturating_sub(self.now) > FAR_NS
+            && matches!(self.clock, Clock::Monotonic);
         if self.rings_before(deadline) || (far && self.set_alarm(Some(deadline)).is_ok()) {
             return self.collect(None, out);
         }

@@ -61,8 +61,7 @@ impl Closed {
     /// Its feature promises it for sockets; kqueue tells it beyond its promise, and where a pipe is a socket there is no difference.
     pub fn of(method: &str, features: Features) -> Closed {
         match method {
-            "kqueue" => Closed::OnPipesToo,
-            "wepoll" if cfg!(windows) => Closed::OnPipesToo,
+            "kqueue" | "wepoll" => Closed::OnPipesToo,
             _ if features.contains(Features::EARLY_CLOSE) => Closed::OnSockets,
             _ => Closed::Never,
         }
