@@ -109,8 +109,7 @@ impl AsFd for Alarm {
 mod tests {
     use super::*;
     use evd_proto::What;
-    use evd_proto::sys::{PollFd, poll};
-    use std::os::fd::AsRawFd;
+    use evd_proto::sys::{AsRawFd, PollFd, poll};
 
     fn rings(alarm: &Alarm, ms: u64) -> bool {
         let mut fds = [PollFd::new(alarm.as_fd().as_raw_fd(), What::READ)];
