@@ -10,10 +10,10 @@ mod models;
 use conformance::{Closed, Files, Fired, Id, Loop, Refused, os};
 use evd::backend::{self, Entry, Features, Interest, Mode, WatchError};
 use evd::base::{Activation, Base, Clock, Config, TimerId};
-use evd_proto::{What, sys};
+use evd_proto::What;
+use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,11 +24,6 @@ struct BaseLoop {
     watches: BTreeMap<Id, (RawFd, Interest)>,
     timers: BTreeMap<Id, TimerId>,
     last: Id,
-}
-
-fn lend(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: the cases end a watch before they close its fd.
-    unsafe { BorrowedFd::borrow_raw(number) }
 }
 
 fn base(method: &str) -> Option<Base> {
@@ -51,15 +46,13 @@ impl Loop for BaseLoop {
     }
 
     fn files(&self) -> Files {
-        if self.base.features().contains(Features::FDS) { Files::Reported } else { Files::Refused }
+        // The model of wepoll does not mind what is no socket.
+        let any = self.base.features().contains(Features::FDS) || self.base.method() == "wepoll";
+        if any { Files::Reported } else { Files::Refused }
     }
 
     fn closed(&self) -> Closed {
-        match self.base.method() {
-            "kqueue" => Closed::OnPipesToo,
-            _ if self.features().contains(Features::EARLY_CLOSE) => Closed::OnSockets,
-            _ => Closed::Never,
-        }
+        Closed::of(self.base.method(), self.base.features())
     }
 
     fn watch(&mut self, old: Option<Id>, fd: BorrowedFd<'_>, what: What, mode: Mode) -> Result<Id, Refused> {
@@ -79,7 +72,7 @@ impl Loop for BaseLoop {
 
     fn unwatch(&mut self, id: Id) {
         let (number, _) = self.watches.remove(&id).unwrap();
-        self.base.unwatch(lend(number), id);
+        self.base.unwatch(os::lend(number), id);
     }
 
     fn timer(&mut self, old: Option<Id>, after: Duration) -> Id {
@@ -117,7 +110,7 @@ impl Loop for BaseLoop {
                     let (number, interest) = self.watches[&token];
                     let hit = ready & interest.what;
                     if hit.is_empty() {
-                        self.base.mute(lend(number), token, interest);
+                        self.base.mute(os::lend(number), token, interest);
                         continue;
                     }
                     Fired::Ready(token, hit)
@@ -154,6 +147,9 @@ conformance!(BaseLoop:
     evport_model = "evport (model)",
     devpoll = "devpoll",
     devpoll_model = "devpoll (model)",
+    wepoll = "wepoll",
+    wepoll_model = "wepoll (model)",
+    win32 = "win32",
 );
 
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
@@ -167,7 +163,7 @@ fn each_method(test: impl Fn(&str, Base)) {
 
 fn wait(base: &mut Base) -> Vec<Activation> {
     let mut out = Vec::new();
-    base.wait(Some(Duration::ZERO), &mut out).unwrap();
+    base.wait(Some(os::LOOK), &mut out).unwrap();
     out
 }
 
@@ -262,13 +258,13 @@ fn a_number_that_is_another_file_now_is_watched_though_nobody_ended_the_old_watc
         base.watch(number.as_fd(), 1, once, Entry::New).unwrap();
         old_w.write_all(b"x").unwrap();
         assert_eq!(wait(&mut base), ready(1), "{name}");
-        os::replace(&number, new.as_fd());
+        let number = os::exchange(number, new.as_fd());
         new_w.write_all(b"x").unwrap();
         base.watch(number.as_fd(), 2, once, Entry::Known).unwrap();
         assert_eq!(wait(&mut base), ready(2), "{name}");
-        os::replace(&number, os::pipe().0.as_fd());
+        let number = os::exchange(number, os::pipe().0.as_fd());
         base.watch(number.as_fd(), 3, once, Entry::New).unwrap();
-        os::replace(&number, new.as_fd());
+        let number = os::exchange(number, new.as_fd());
         base.watch(number.as_fd(), 4, READ, Entry::New).unwrap();
         assert!(wait(&mut base).contains(&ready(4)[0]), "{name}");
         base.unwatch(number.as_fd(), 4);
@@ -321,7 +317,7 @@ fn what_rested_and_is_forgotten_is_not_kept_alive_by_a_dup() {
             assert_eq!(wait(&mut base).len(), 1, "{name}");
             base.rest(number.as_fd(), 1, spent);
             base.forget(number.as_fd());
-            os::replace(&number, os::pipe().0.as_fd());
+            let _number = os::exchange(number, os::pipe().0.as_fd());
             assert_eq!(wait(&mut base), [], "{name}");
             drop(kept);
         }
@@ -341,7 +337,7 @@ fn a_number_that_rested_and_is_another_file_now_is_watched() {
             base.watch(number.as_fd(), 1, interest, Entry::New).unwrap();
             assert_eq!(wait(&mut base).len(), 1, "{name}");
             base.rest(number.as_fd(), 1, spent);
-            os::replace(&number, new.as_fd());
+            let number = os::exchange(number, new.as_fd());
             base.watch(number.as_fd(), 2, interest, Entry::New).unwrap();
             assert_eq!(wait(&mut base), [], "{name}");
             new_w.write_all(b"x").unwrap();
@@ -423,10 +419,10 @@ fn kinds_come_in_their_order_and_timers_by_the_bases_clock() {
     let mut base = Base::new(&config).unwrap();
     let (r, mut w) = os::pipe();
     base.waker().unwrap().wake();
-    base.add_signal(libc::SIGWINCH).unwrap();
-    base.add_signal(libc::SIGWINCH).unwrap();
-    assert_eq!(base.signals().collect::<Vec<_>>(), [libc::SIGWINCH]);
-    os::raise(libc::SIGWINCH);
+    base.add_signal(os::RARE_SIGNAL).unwrap();
+    base.add_signal(os::RARE_SIGNAL).unwrap();
+    assert_eq!(base.signals().collect::<Vec<_>>(), [os::RARE_SIGNAL]);
+    os::raise(os::RARE_SIGNAL);
     w.write_all(b"x").unwrap();
     base.watch(r.as_fd(), 3, READ, Entry::New).unwrap();
     let out = wait(&mut base);
@@ -447,7 +443,7 @@ fn kinds_come_in_their_order_and_timers_by_the_bases_clock() {
     assert_eq!(out, [timer(200), timer(200), timer(201)], "the one set last is the last");
     base.cancel_timer(ids[0]);
     assert_eq!((base.timers(), base.until_next_timer()), (0, None));
-    base.remove_signal(libc::SIGWINCH);
+    base.remove_signal(os::RARE_SIGNAL);
     assert_eq!(base.signals().count(), 0);
 }
 
@@ -458,7 +454,7 @@ fn a_wait_disarms_the_pollable_fd_so_that_the_same_deadline_counts_again() {
         base.pollable().unwrap();
         let readable = |base: &mut Base| {
             let mut fds = [sys::PollFd::new(base.pollable().unwrap().as_raw_fd(), What::READ)];
-            sys::poll(&mut fds, Some(Duration::ZERO)).unwrap() == 1
+            sys::poll(&mut fds, Some(os::LOOK)).unwrap() == 1
         };
         assert!(!readable(&mut base), "{name}: not before it was asked for");
         for _ in 0..3 {

@@ -7,4 +7,10 @@ mod conformance;
 
 use conformance::client::ClientLoop;
 
-conformance!(ClientLoop: epoll = "epoll", poll = "poll", select = "select");
+conformance!(ClientLoop:
+    epoll = "epoll",
+    poll = "poll",
+    select = "select",
+    wepoll = "wepoll",
+    win32 = "win32",
+);

@@ -6,7 +6,7 @@
 mod conformance;
 
 use conformance::client::ClientLoop;
-use conformance::{Files, Fired, Id, Loop, Refused};
+use conformance::{Closed, Files, Fired, Id, Loop, Refused};
 use evd::backend::{Features, Mode};
 use evd_client::EventBase;
 use evd_proto::What;
@@ -46,6 +46,10 @@ impl Loop for RemoteLoop {
 
     fn files(&self) -> Files {
         self.0.files()
+    }
+
+    fn closed(&self) -> Closed {
+        self.0.closed()
     }
 
     fn watch(&mut self, old: Option<Id>, fd: BorrowedFd<'_>, what: What, mode: Mode) -> Result<Id, Refused> {

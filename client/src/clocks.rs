@@ -6,8 +6,7 @@
 
 use crate::{Error, Event, EventBase};
 use evd_proto::What;
-use evd_proto::sys::{TimerClock, TimerFd};
-use std::os::fd::{AsFd, BorrowedFd};
+use evd_proto::sys::{AsFd, BorrowedFd, TimerClock, TimerFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The source of a timer on the wall clock.

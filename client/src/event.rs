@@ -3,9 +3,9 @@
 use crate::state::{Bits, Call, Core, Sender, Source, State, Target};
 use crate::{Error, EventBase};
 use evd_proto::What;
+use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd};
 use std::any::Any;
 use std::cell::{RefCell, RefMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 

@@ -7,8 +7,7 @@ use crate::Error;
 use crate::state::{NIL, Place, Source, State, Trigger, Watch};
 use evd::backend::{Entry, Features, Interest, Mode, WatchError};
 use evd_proto::What;
-use evd_proto::sys::{self, FdNumber, FileKind, PollFd};
-use std::os::fd::{AsFd, RawFd};
+use evd_proto::sys::{self, AsFd, FdNumber, FileKind, PollFd, RawFd};
 use std::time::Duration;
 
 /// The token of a watch in the local base.

@@ -13,8 +13,7 @@ use evd_proto::reply::{Code, HoldInfo, Refused};
 use evd_proto::request::{
     Attach, Drop, Hold, HoldAll, HoldOne, ListHolds, Role, Take, TakeAll, Taken, TakenAll,
 };
-use evd_proto::sys;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// How often it is asked for a held fd that evd can't send just then, and the pause that becomes longer each time.

@@ -3,9 +3,9 @@
 use crate::state::{Bits, NIL, Source};
 use crate::{EventBase, EventKey};
 use evd_proto::What;
+use evd_proto::sys::RawFd;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 bitflags::bitflags! {

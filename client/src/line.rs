@@ -6,10 +6,9 @@ use evd_proto::frame::{Body, FrameError, Kind};
 use evd_proto::notice::{Active, Attend, Closing};
 use evd_proto::reply::{Attached, Done, Holds, Refused, Took, TookAll, Triggered, Welcome};
 use evd_proto::request::{Hello, Role, Sync};
-use evd_proto::sys::{self, PollFd};
+use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, PollFd, RawFd};
 use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, What};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 

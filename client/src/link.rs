@@ -12,9 +12,8 @@ use evd_proto::channel::Scratch;
 use evd_proto::notice::Active;
 use evd_proto::reply::{Code, Welcome};
 use evd_proto::request::{DaemonSignal, Subscribe, TakenAll, Unsubscribe};
-use evd_proto::sys;
+use evd_proto::sys::{self, AsFd};
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use crate::state::Core;
 use crate::{Error, Event, EventBase, NoFd};
 use evd_proto::What;
-use std::os::fd::AsFd;
+use evd_proto::sys::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 

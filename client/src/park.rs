@@ -10,9 +10,8 @@ use crate::state::{Bits, NIL, Place, State};
 use evd_proto::What;
 use evd_proto::notice::ActiveTimer;
 use evd_proto::request::{Arm, ArmWatch, Disarm, LocalWatch, Report, SetTimer, Timers};
-use evd_proto::sys::{self, FdNumber, FileId, FileKind};
+use evd_proto::sys::{self, AsFd, FdNumber, FileId, FileKind, RawFd};
 use rustc_hash::FxHashMap;
-use std::os::fd::{AsFd, RawFd};
 
 /// How late evd may be with a timer before the client fires it by itself.
 pub(crate) const GRACE: u64 = 5_000_000;

@@ -4,9 +4,8 @@
 //! that was received is parsed before the next receive, and fds go to the frame that holds the last byte; any other frame must claim none.
 
 use crate::frame::{self, Body, FrameError, Header};
-use crate::sys;
+use crate::sys::{self, AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Where bytes are received: one for a thread serves all of its channels, which keep only what is not yet a whole frame.
 pub struct Scratch(Box<[u8]>);

@@ -5,8 +5,11 @@
 //!
 //! One rule: this file is the only one that asks for which system it is built. The logic of a method whose kernel is elsewhere is built everywhere, and tested over a model. See `README.md` for what each method can do.
 
+#[cfg(all(windows, feature = "daemon"))]
+compile_error!("evd itself is not there for Windows yet: build with --no-default-features");
+
 #[cfg_attr(target_os = "linux", path = "alarm/timerfd.rs")]
-#[cfg_attr(any(target_os = "illumos", target_os = "solaris"), path = "alarm/thread.rs")]
+#[cfg_attr(any(target_os = "illumos", target_os = "solaris", windows), path = "alarm/thread.rs")]
 #[cfg_attr(
     any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"),
     path = "alarm/kqueue.rs"
@@ -14,19 +17,28 @@
 mod alarm;
 #[cfg(target_os = "linux")]
 mod changelist;
+#[cfg(unix)]
 #[doc(hidden)]
 pub mod devpoll;
 #[cfg(target_os = "linux")]
 mod epoll;
+#[cfg(unix)]
 #[doc(hidden)]
 pub mod evport;
+#[cfg(unix)]
 #[doc(hidden)]
 pub mod kqueue;
+#[cfg(unix)]
 mod poll;
+#[cfg(unix)]
 mod select;
 mod table;
+#[doc(hidden)]
+pub mod wepoll;
+#[cfg(windows)]
+mod win32;
 
-// The kernels' own sides of the methods whose logic is built everywhere.
+// The kernels' own sides of the methods whose logic is built elsewhere too.
 #[cfg(any(target_os = "illumos", target_os = "solaris"))]
 #[path = "devpoll/real.rs"]
 mod devpoll_real;
@@ -47,6 +59,9 @@ use libc as os;
 #[cfg(all(target_os = "linux", feature = "libkqueue"))]
 #[path = "kqueue/libkqueue.rs"]
 mod os;
+#[cfg(windows)]
+#[path = "wepoll/real.rs"]
+mod wepoll_real;
 // Where a timer is a thread; on Linux for its test.
 #[cfg(all(test, target_os = "linux"))]
 #[path = "alarm/thread.rs"]
@@ -56,12 +71,14 @@ pub(crate) use alarm::Alarm;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub use epoll::Epoll;
+#[cfg(unix)]
 pub use poll::Poll;
+#[cfg(unix)]
 pub use select::Select;
 
 use evd_proto::What;
+use evd_proto::sys::{BorrowedFd, RawFd};
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 bitflags::bitflags! {
@@ -288,6 +305,7 @@ static METHODS: &[Method] = &[
         open: devpoll_real::open,
         with_changelist: None,
     },
+    #[cfg(unix)]
     Method {
         name: "poll",
         features: poll::FEATURES,
@@ -295,11 +313,28 @@ static METHODS: &[Method] = &[
         open: poll::open,
         with_changelist: None,
     },
+    #[cfg(unix)]
     Method {
         name: "select",
         features: select::FEATURES,
         env: "EVENT_NOSELECT",
         open: select::open,
+        with_changelist: None,
+    },
+    #[cfg(windows)]
+    Method {
+        name: "wepoll",
+        features: wepoll::FEATURES,
+        env: "EVENT_NOWEPOLL",
+        open: wepoll_real::open,
+        with_changelist: None,
+    },
+    #[cfg(windows)]
+    Method {
+        name: "win32",
+        features: win32::FEATURES,
+        env: "EVENT_NOWIN32",
+        open: win32::open,
         with_changelist: None,
     },
     // Not the system's own, so it is only taken when it is asked for.
@@ -344,7 +379,11 @@ pub fn is_in_environment(name: &str) -> bool {
     std::env::var_os(name).is_some() && !evd_proto::sys::is_privileged()
 }
 
+/// Whether setting an alarm costs so little that it may stand in for the timeouts of waits: not where it is a thread that has to be woken.
+pub(crate) const ALARM_IS_CHEAP: bool = !cfg!(any(target_os = "illumos", target_os = "solaris", windows));
+
 /// Numbers from this on can't be watched by select. Source: select(2), `FD_SETSIZE`.
+#[cfg(unix)]
 const SELECT_LIMIT: Option<RawFd> =
     if cfg!(any(target_vendor = "apple", target_os = "illumos", target_os = "solaris")) {
         Some(libc::FD_SETSIZE as RawFd)
@@ -353,11 +392,13 @@ const SELECT_LIMIT: Option<RawFd> =
     };
 
 /// As `evd_proto::sys` does it: a negative result reads `errno`.
+#[cfg(unix)]
 fn cvt(ret: libc::c_int) -> io::Result<libc::c_int> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
 /// A timeout as the kernel takes it. Beyond three years it is cut: a time_t may have 32 bits, and some kernels refuse more than this.
+#[cfg(unix)]
 fn timespec(timeout: Duration) -> libc::timespec {
     let secs = timeout.as_secs().min(100_000_000);
     libc::timespec { tv_sec: secs as libc::time_t, tv_nsec: timeout.subsec_nanos() as libc::c_long }

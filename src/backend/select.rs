@@ -9,9 +9,10 @@
 //! - On macOS and Solaris libc itself refuses numbers from `FD_SETSIZE` on with `EINVAL`, so they are refused when they are watched.
 //! - `select` counts microseconds and may change the timeout; `pselect` nanoseconds, and leaves it alone.
 
-use super::table::{Table, is_open};
+use super::table::Table;
 use super::{Backend, Entry, Features, Interest, Mode, Report, SELECT_LIMIT, WatchError, cvt, timespec};
 use evd_proto::What;
+use evd_proto::sys::is_open;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;

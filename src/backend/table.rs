@@ -4,11 +4,10 @@
 //! muted. The mirror is made when it is first asked for; from then on it watches, level-triggered, what the rows have live. It is only ever asked whether it
 //! is readable. What it refuses as always ready keeps it readable through a wake-up of its own.
 
-use super::{Backend, Entry, Interest, Mode, WatchError, cvt};
+use super::{Backend, Entry, Interest, Mode, WatchError};
 use evd_proto::What;
-use evd_proto::sys::{FdNumber, Wake};
+use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd, FdNumber, RawFd, Wake, is_open};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// One watch.
 #[derive(Debug)]
@@ -225,10 +224,4 @@ impl Shadow {
         }
         Ok(shown)
     }
-}
-
-/// Whether `number` is an open file.
-pub(super) fn is_open(number: RawFd) -> bool {
-    // SAFETY: F_GETFD takes no pointer; a number that is not open gives EBADF.
-    cvt(unsafe { libc::fcntl(number, libc::F_GETFD) }).is_ok()
 }

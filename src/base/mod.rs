@@ -16,11 +16,10 @@ mod timers;
 pub use config::{BaseError, Clock, Config};
 pub use timers::TimerId;
 
-use crate::backend::{Alarm, Backend, Entry, Features, Interest, Mode, Report, WatchError};
+use crate::backend::{ALARM_IS_CHEAP, Alarm, Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
-use evd_proto::sys::{self, SignalSet, Signals, Wake};
+use evd_proto::sys::{self, AsFd, AsRawFd, BorrowedFd, RawFd, SignalSet, Signals, Wake};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -400,7 +399,7 @@ impl Base {
 
     /// As [`Base::wait`], until `deadline` at the latest (ns of the base's clock; `None` = for ever).
     ///
-    /// A deadline that is not near is left to a timerfd, which is set only when it becomes earlier: to give each of many short waits a timeout of its own
+    /// A deadline that is not near is left to a timerfd (or the system's like, if it has one), which is set only when it becomes earlier: to give each of many short waits a timeout of its own
     /// would start and stop a timer of the kernel each time. So the wait may return once in vain, when a deadline has moved later.
     ///
     /// # Errors
@@ -417,7 +416,9 @@ impl Base {
     /// As [`Base::wait`].
     pub fn wait_for_reports(&mut self, deadline: Option<u64>, out: &mut Vec<Activation>) -> io::Result<()> {
         let Some(deadline) = deadline else { return self.collect(None, out) };
-        let far = deadline.saturating_sub(self.now) > FAR_NS && matches!(self.clock, Clock::Monotonic);
+        let far = ALARM_IS_CHEAP
+            && deadline.saturating_sub(self.now) > FAR_NS
+            && matches!(self.clock, Clock::Monotonic);
         if self.rings_before(deadline) || (far && self.set_alarm(Some(deadline)).is_ok()) {
             return self.collect(None, out);
         }
@@ -507,6 +508,7 @@ impl Base {
             if self.nested {
                 // Somebody who waits for the pollable fd must not find it readable for this any more.
                 self.set_alarm(None)?;
+                self.backend.apply();
             } else {
                 // The next deadline will silence it.
                 self.rang = true;
@@ -576,12 +578,14 @@ impl Base {
         if !self.nested {
             return Ok(());
         }
-        self.backend.apply();
         let real = match self.clock {
             Clock::Monotonic => deadline,
             Clock::Manual(_) => deadline.filter(|d| *d <= self.look_at_clock()).map(|_| 0),
         };
-        if self.armed == real && !self.rang { Ok(()) } else { self.set_alarm(real) }
+        let set = if self.armed == real && !self.rang { Ok(()) } else { self.set_alarm(real) };
+        // Last, as the alarm is a watch too.
+        self.backend.apply();
+        set
     }
 
     fn set_alarm(&mut self, at: Option<u64>) -> io::Result<()> {

@@ -1,13 +1,12 @@
 //! The conformance suite's loop over the client's `EventBase`: in-process, or with what is quiet at an evd.
 
-use super::{Files, Fired, Id, Loop, Refused};
+use super::{Closed, Files, Fired, Id, Loop, Refused, os};
 use evd::backend::{Features, Mode};
 use evd_client::{Error, Event, EventBase, LoopFlags, NoFd};
 use evd_proto::What;
-use evd_proto::sys::{PollFd, poll};
+use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd, PollFd, poll};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +18,8 @@ struct Number(i32);
 
 impl AsFd for Number {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: a case ends its watch before it closes the fd.
-        unsafe { BorrowedFd::borrow_raw(self.0) }
+        // A case ends its watch before it closes the fd.
+        os::lend(self.0)
     }
 }
 
@@ -84,6 +83,10 @@ impl Loop for ClientLoop {
 
     fn files(&self) -> Files {
         Files::Reported
+    }
+
+    fn closed(&self) -> Closed {
+        Closed::of(self.base.method(), self.base.features())
     }
 
     fn watch(&mut self, old: Option<Id>, fd: BorrowedFd<'_>, what: What, mode: Mode) -> Result<Id, Refused> {

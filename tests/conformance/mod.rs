@@ -7,13 +7,14 @@
 #![allow(dead_code)]
 
 pub mod client;
+#[cfg_attr(windows, path = "windows.rs")]
 pub mod os;
 pub mod rest;
 pub mod watches;
 
 use evd::backend::{Features, Mode};
 use evd_proto::What;
-use std::os::fd::BorrowedFd;
+use evd_proto::sys::BorrowedFd;
 use std::time::Duration;
 
 /// Names a watch or a timer of one loop.
@@ -56,16 +57,24 @@ pub enum Closed {
     OnPipesToo,
 }
 
+impl Closed {
+    /// Its feature promises it for sockets; kqueue tells it beyond its promise, and where a pipe is a socket there is no difference.
+    pub fn of(method: &str, features: Features) -> Closed {
+        match method {
+            "kqueue" | "wepoll" => Closed::OnPipesToo,
+            _ if features.contains(Features::EARLY_CLOSE) => Closed::OnSockets,
+            _ => Closed::Never,
+        }
+    }
+}
+
 /// An event loop under test.
 pub trait Loop: Sized {
     /// A new loop of this method; `None` if the machine lacks it.
     fn open(method: &str) -> Option<Self>;
     fn features(&self) -> Features;
     fn files(&self) -> Files;
-    /// The feature promises it for sockets; kqueue tells it beyond its promise.
-    fn closed(&self) -> Closed {
-        if self.features().contains(Features::EARLY_CLOSE) { Closed::OnSockets } else { Closed::Never }
-    }
+    fn closed(&self) -> Closed;
     /// A new watch, or the whole interest of an old one anew (which arms a one-shot again).
     fn watch(&mut self, old: Option<Id>, fd: BorrowedFd<'_>, what: What, mode: Mode) -> Result<Id, Refused>;
     /// Ends a watch, before its fd is closed.

@@ -4,10 +4,44 @@ use evd_proto::sys;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 fn check(ret: libc::c_int) -> libc::c_int {
     assert!(ret >= 0, "{}", io::Error::last_os_error());
     ret
+}
+
+/// An end of a pipe.
+pub type End = File;
+/// An end of a connection.
+pub type Stream = UnixStream;
+/// Two signals that end nothing here.
+pub const SIGNALS: [i32; 2] = [libc::SIGUSR1, libc::SIGUSR2];
+/// One that nobody raises by chance.
+pub const RARE_SIGNAL: i32 = libc::SIGWINCH;
+
+/// How long a look lasts that finds all that was written before it.
+pub const LOOK: Duration = Duration::ZERO;
+
+/// Both ends of a connection.
+pub fn connection() -> (Stream, Stream) {
+    UnixStream::pair().unwrap()
+}
+
+/// A file that is always ready.
+pub fn always_ready() -> Option<File> {
+    Some(File::open(std::env::current_exe().unwrap()).unwrap())
+}
+
+/// Whether the kernel tells of a peer's close while there is something unread before it.
+pub fn sees_a_close_behind_data() -> bool {
+    true
+}
+
+/// Lends what `number` refers to, for as long as the caller keeps it open.
+pub fn lend(number: i32) -> BorrowedFd<'static> {
+    not_open(number)
 }
 
 /// The reading and the writing end of a pipe.
@@ -27,6 +61,12 @@ pub fn dup_above(fd: BorrowedFd<'_>, least: i32) -> OwnedFd {
 /// Closes what `number` refers to and makes it refer to `fd`'s file, in one step.
 pub fn replace(number: &OwnedFd, fd: BorrowedFd<'_>) {
     sys::replace(number, fd).unwrap();
+}
+
+/// Closes `old`; what is returned is `fd`'s file, under the same number.
+pub fn exchange(old: OwnedFd, fd: BorrowedFd<'_>) -> OwnedFd {
+    replace(&old, fd);
+    old
 }
 
 /// A number that is not open.

@@ -3,8 +3,8 @@
 use super::{Files, Fired, Id, Loop, os, quiet, until};
 use evd::backend::Mode;
 use evd_proto::What;
+use evd_proto::sys::AsFd;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,16 +74,17 @@ pub fn signals_are_counted(l: &mut impl Loop) {
     // Signals are the process's, and so are the counts.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    l.catch_signal(libc::SIGUSR1);
-    l.catch_signal(libc::SIGUSR2);
+    let [one, two] = os::SIGNALS;
+    l.catch_signal(one);
+    l.catch_signal(two);
     quiet(l);
     for _ in 0..3 {
-        os::raise(libc::SIGUSR1);
+        os::raise(one);
     }
-    assert_eq!(next(l, 1), [Fired::Signal(libc::SIGUSR1, 3)]);
+    assert_eq!(next(l, 1), [Fired::Signal(one, 3)]);
     quiet(l);
-    os::raise(libc::SIGUSR2);
-    assert_eq!(next(l, 1), [Fired::Signal(libc::SIGUSR2, 1)]);
+    os::raise(two);
+    assert_eq!(next(l, 1), [Fired::Signal(two, 1)]);
     quiet(l);
 }
 
@@ -137,7 +138,7 @@ pub fn the_own_fd_is_readable_for_a_file_that_is_always_ready(l: &mut impl Loop)
         return;
     }
     assert!(!l.poll_outside(5));
-    let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+    let Some(file) = os::always_ready() else { return };
     let id = l.watch(None, file.as_fd(), What::READ, Mode::OneShot).unwrap();
     assert!(l.poll_outside(10_000));
     assert_eq!(until(l), [Fired::Ready(id, What::READ)]);

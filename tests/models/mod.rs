@@ -7,21 +7,25 @@
 pub mod devpoll;
 pub mod evport;
 pub mod kqueue;
+pub mod wepoll;
 
 pub use devpoll::Devpoll;
 pub use evport::Port;
 pub use kqueue::Kqueue;
+pub use wepoll::Afd;
 
 use evd::backend::devpoll::Devpoll as DevpollMethod;
 use evd::backend::evport::Evport;
 use evd::backend::kqueue::Kqueue as KqueueMethod;
+use evd::backend::wepoll::Wepoll;
 use evd::backend::{Backend, Epoll};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// What is not in the table of methods here: other systems' methods over models of their kernels, and a variant.
-pub const NAMES: [&str; 4] = ["epoll with timerfd", "kqueue (model)", "evport (model)", "devpoll (model)"];
+pub const NAMES: [&str; 5] =
+    ["epoll with timerfd", "kqueue (model)", "evport (model)", "devpoll (model)", "wepoll (model)"];
 
 /// One of [`NAMES`].
 pub fn open(name: &str) -> Option<Box<dyn Backend + Send>> {
@@ -29,6 +33,7 @@ pub fn open(name: &str) -> Option<Box<dyn Backend + Send>> {
         "epoll with timerfd" => Box::new(Epoll::with_timerfd().unwrap()),
         "kqueue (model)" => Box::new(KqueueMethod::on(Kqueue::new())),
         "evport (model)" => Box::new(Evport::on(Port::new())),
+        "wepoll (model)" => Box::new(Wepoll::on(Afd::new())),
         "devpoll (model)" => Box::new(DevpollMethod::on(Devpoll::new())),
         _ => return None,
     })

@@ -2,9 +2,8 @@
 //!
 //! The thread lives as long as the alarm. In the child of a fork there is no thread, and nothing rings; a base makes a new alarm then.
 
-use evd_proto::sys::{Wake, monotonic_ns};
+use evd_proto::sys::{AsFd, BorrowedFd, Wake, monotonic_ns};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -110,8 +109,7 @@ impl AsFd for Alarm {
 mod tests {
     use super::*;
     use evd_proto::What;
-    use evd_proto::sys::{PollFd, poll};
-    use std::os::fd::AsRawFd;
+    use evd_proto::sys::{AsRawFd, PollFd, poll};
 
     fn rings(alarm: &Alarm, ms: u64) -> bool {
         let mut fds = [PollFd::new(alarm.as_fd().as_raw_fd(), What::READ)];

@@ -24,10 +24,9 @@ mod rows;
 
 pub use calls::{Calls, Filter, Flags, Kevent};
 
-use super::table::is_open;
 use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
-use evd_proto::sys::Wake;
+use evd_proto::sys::{Wake, is_open};
 use rows::{Knote, Rows, Shape};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -65,9 +65,8 @@ pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use file::{
-    FdNumber, FileId, FileKind, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_always_ready,
-    most_epoll_entries, most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd,
-    restrict_file_mode,
+    FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open, most_epoll_entries,
+    most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 #[cfg(feature = "harden")]
@@ -91,6 +90,9 @@ pub use socket::{
 pub use spawn::{Exit, Running, spawn_with_fds};
 pub use timer::{TimerClock, TimerFd};
 pub use wake::Wake;
+
+// What a file is named by and owned through: on Windows these are sockets.
+pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use std::io;
 

@@ -34,6 +34,11 @@ impl PollFd {
         PollFd(libc::pollfd { fd, events, revents: 0 })
     }
 
+    /// The number that it asks of; negative if it is passed over.
+    pub fn number(&self) -> RawFd {
+        self.0.fd
+    }
+
     /// What the last [`poll`] found, as libevent maps it: HUP, ERR and NVAL count as READ and WRITE, RDHUP as CLOSED.
     pub fn ready(&self) -> What {
         let r = self.0.revents;

@@ -1,7 +1,7 @@
 //! Timers that are fds: this system has none, or has had them too short a time to count on.
 
+use crate::sys::{AsFd, BorrowedFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// What a [`TimerFd`] counts by.

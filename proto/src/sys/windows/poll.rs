@@ -1,0 +1,94 @@
+//! `WSAPoll` over borrowed sockets: one look at many, without registering anything.
+//!
+//! - An entry that is no socket is `POLLNVAL`; if there is nothing else the call fails with `WSAENOTSOCK`, which is told as found here.
+//! - No entries at all are `WSAEINVAL`, so then it only sleeps.
+//! - Windows before 10 version 2004 does not tell of a connect that failed.
+//!
+//! Source: Microsoft, WSAPoll.
+
+use super::fd::handle;
+use super::{RawFd, cvt};
+use crate::sys::What;
+use std::io;
+use std::time::Duration;
+use windows_sys::Win32::Networking::WinSock::{
+    INVALID_SOCKET, POLLERR, POLLHUP, POLLNVAL, POLLRDNORM, POLLWRNORM, WSAENOTSOCK, WSAPOLLFD, WSAPoll,
+};
+
+/// One entry of a [`poll`].
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct PollFd(WSAPOLLFD);
+
+impl PollFd {
+    /// Asks for the READ and WRITE bits of `what` on `fd`. A negative `fd` is passed over.
+    pub fn new(fd: RawFd, what: What) -> PollFd {
+        let mut events = 0;
+        if what.contains(What::READ) {
+            events |= POLLRDNORM;
+        }
+        if what.contains(What::WRITE) {
+            events |= POLLWRNORM;
+        }
+        PollFd(WSAPOLLFD { fd: handle(fd), events, revents: 0 })
+    }
+
+    /// The number that it asks of; negative if it is passed over.
+    pub fn number(&self) -> RawFd {
+        RawFd::try_from(self.0.fd).unwrap_or(-1)
+    }
+
+    /// What the last [`poll`] found, as libevent maps it: HUP, ERR and NVAL count as READ and WRITE.
+    pub fn ready(&self) -> What {
+        let r = self.0.revents;
+        let mut what = What::empty();
+        if r & (POLLHUP | POLLERR | POLLNVAL) != 0 {
+            what |= What::READ | What::WRITE;
+        }
+        if r & POLLRDNORM != 0 {
+            what |= What::READ;
+        }
+        if r & POLLWRNORM != 0 {
+            what |= What::WRITE;
+        }
+        what
+    }
+
+    /// Whether the number is not an open socket.
+    pub fn is_invalid(&self) -> bool {
+        self.0.revents & POLLNVAL != 0
+    }
+}
+
+impl std::fmt::Debug for PollFd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let WSAPOLLFD { fd, events, revents } = self.0;
+        f.debug_struct("PollFd").field("fd", &fd).field("events", &events).field("revents", &revents).finish()
+    }
+}
+
+/// Whether [`poll`] tells that a peer has closed its half: on Windows it does not.
+pub const POLL_SEES_CLOSED: bool = false;
+
+/// Looks at all of `fds`; blocks for at most `timeout` (`None` = for ever), rounded up to milliseconds; beyond 24 days it comes back early. Returns how many are
+/// ready.
+///
+/// # Errors
+/// `WSAENOBUFS`.
+pub fn poll(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
+    let ms = timeout.map_or(-1, |t| t.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32);
+    if fds.iter().all(|f| f.0.fd == INVALID_SOCKET) {
+        fds.iter_mut().for_each(|f| f.0.revents = 0);
+        std::thread::sleep(timeout.unwrap_or(Duration::MAX));
+        return Ok(0);
+    }
+    // SAFETY: a `PollFd` is a transparent WSAPOLLFD, and the slice is as many live, writable ones.
+    let found = cvt(unsafe { WSAPoll(fds.as_mut_ptr().cast(), fds.len() as u32, ms) });
+    // Those that are passed over may be called invalid.
+    fds.iter_mut().filter(|f| f.0.fd == INVALID_SOCKET).for_each(|f| f.0.revents = 0);
+    match found {
+        Err(e) if e.raw_os_error() != Some(WSAENOTSOCK) => Err(e),
+        Ok(0) => Ok(0),
+        _ => Ok(fds.iter().filter(|f| f.0.revents != 0).count()),
+    }
+}
