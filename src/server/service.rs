@@ -97,8 +97,8 @@ impl Service {
     /// Says it, unless the service manager lets its queue be full for `patience`: the acceptor must not wait for it. Whether it was said.
     fn tell(&self, state: &[NotifyState<'_>], patience: Duration) -> bool {
         let Some(manager) = &self.manager else { return true };
-        let lines: Vec<String> = state.iter().map(ToString::to_string).collect();
-        match sys::notify(manager, &lines.join("\n"), &[], patience) {
+        let text: String = state.iter().map(|line| format!("{line}\n")).collect();
+        match sys::notify(manager, &text, &[], patience) {
             Ok(()) => true,
             // It is said again, or the next time.
             Err(e) if e.kind() == io::ErrorKind::TimedOut && patience.is_zero() => false,
