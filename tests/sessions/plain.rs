@@ -608,6 +608,11 @@ impl Model {
     }
 
     /// Compares what a client was told with what it must be.
+    /// Whether evd has ended its connection.
+    pub fn is_over(&self, c: usize) -> bool {
+        self.clients[c].as_ref().is_some_and(Client::is_over)
+    }
+
     pub fn compare(&mut self, c: usize, mut told: Told) -> Check {
         let dashed = self.dashed;
         let Some(client) = &mut self.clients[c] else { return Ok(()) };

@@ -222,7 +222,8 @@ impl Real {
         told
     }
 
-    fn read_on(&mut self, client: usize, mut before: Told) -> Told {
+    /// What it was told since, together with that before.
+    pub fn read_on(&mut self, client: usize, mut before: Told) -> Told {
         let mut more = self.read(client);
         before.answers.append(&mut more.answers);
         before.active.watches.append(&mut more.active.watches);
