@@ -134,7 +134,8 @@ fn a_method_that_needs_the_fd_gives_it_back_with_the_report() {
         let mut byte = [0];
         // What was written is still unread at the other end, which makes its close a reset.
         assert!(near.read(&mut byte).is_err() || byte == [0], "{method}");
-        assert_eq!(evd.fds(), before, "{method}");
+        // The worker of the method before may still have been closing its own then.
+        assert!(evd.fds() <= before, "{method}: {} and not {before}", evd.fds());
     });
 }
 
