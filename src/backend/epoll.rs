@@ -239,10 +239,6 @@ impl Backend for Epoll {
         interest: Interest,
         entry: Entry,
     ) -> Result<(), WatchError> {
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         self.set(fd.as_raw_fd(), token, interest, entry)
     }
 

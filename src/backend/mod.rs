@@ -195,7 +195,7 @@ pub trait Backend {
     /// What the method can do.
     fn features(&self) -> Features;
 
-    /// Replaces the whole interest of `fd`'s watch; an empty one is [`Backend::unwatch`]. Takes effect with the next wait.
+    /// Replaces the whole interest of `fd`'s watch, which is not empty. Takes effect with the next wait.
     ///
     /// # Errors
     /// See [`WatchError`].

@@ -72,10 +72,6 @@ impl Backend for Poll {
         if interest.mode == Mode::Edge {
             return Err(WatchError::Unsupported("poll has no edge-triggered watches; ask for level"));
         }
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         let at = self.table.set(fd, token, interest)?;
         self.write(at);
         Ok(())

@@ -126,10 +126,6 @@ impl Backend for Select {
         if interest.mode == Mode::Edge {
             return Err(WatchError::Unsupported("select has no edge-triggered watches; ask for level"));
         }
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         if SELECT_LIMIT.is_some_and(|limit| fd.as_raw_fd() >= limit) {
             return Err(WatchError::Unsupported("select takes no numbers that high on this system"));
         }

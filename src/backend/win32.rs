@@ -136,10 +136,6 @@ impl Backend for Win32 {
         if interest.mode == Mode::Edge {
             return Err(WatchError::Unsupported("win32 has no edge-triggered watches; ask for level"));
         }
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         self.table.set(fd, token, interest).map(drop)
     }
 

@@ -218,6 +218,10 @@ impl Base {
     ) -> Result<(), WatchError> {
         debug_assert_eq!(token & OWN, 0, "the top bit is the base's own");
         self.end_muting(token);
+        if (interest.what & What::IO).is_empty() {
+            self.backend.unwatch(fd);
+            return Ok(());
+        }
         self.backend.watch(fd, token, interest, entry)
     }
 

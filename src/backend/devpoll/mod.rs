@@ -125,10 +125,6 @@ impl<C: Calls> Backend for Devpoll<C> {
         if interest.mode == Mode::Edge {
             return Err(WatchError::Unsupported("devpoll has no edge-triggered watches; ask for level"));
         }
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         let at = self.table.set(fd, token, interest)?;
         if at == self.told.len() {
             self.told.push(Told::default());

@@ -119,10 +119,6 @@ impl<C: Calls> Backend for Evport<C> {
         if interest.mode == Mode::Edge {
             return Err(WatchError::Unsupported("evport has no edge-triggered watches; ask for level"));
         }
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         let at = self.table.set(fd, token, interest)?;
         if at < self.told.len() {
             self.touch(at);

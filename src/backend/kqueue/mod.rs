@@ -301,10 +301,6 @@ impl<C: Calls> Backend for Kqueue<C> {
         interest: Interest,
         entry: Entry,
     ) -> Result<(), WatchError> {
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         let number = fd.as_raw_fd();
         if entry == Entry::New {
             // Who says so without having ended the old watch may have closed the number: nothing that is known of it counts.

@@ -246,10 +246,6 @@ impl<C: Calls> Backend for Wepoll<C> {
         if interest.mode == Mode::Edge {
             return Err(WatchError::Unsupported("wepoll has no edge-triggered watches; ask for level"));
         }
-        if (interest.what & What::IO).is_empty() {
-            self.unwatch(fd);
-            return Ok(());
-        }
         let refused = |e: io::Error| match e.raw_os_error() {
             Some(BAD_FD) => WatchError::BadFd,
             _ => WatchError::Os(e),
