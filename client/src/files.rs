@@ -33,7 +33,7 @@ impl State {
                 if self.watch(w).is_edge() != edge {
                     return Err(Error::Combination("edge-triggered and level-triggered events on one fd"));
                 }
-                self.share_watch(w, what & What::IO)?;
+                self.change_interest(w, self.watch(w).interest | (what & What::IO))?;
                 w
             }
             None => {
@@ -103,29 +103,6 @@ impl State {
         Ok(())
     }
 
-    /// A watch gets one more event, that wants `more` of it. On an error nothing has changed.
-    fn share_watch(&mut self, w: u32, more: What) -> Result<(), Error> {
-        let watch = self.watch_mut(w);
-        let (interest, before) = (watch.interest | more, watch.trigger);
-        if !watch.is_edge() {
-            watch.trigger = Trigger::Level;
-        }
-        let once = matches!(before, Trigger::Once | Trigger::Spent);
-        let changed = if once && watch.place == Place::Local {
-            let old = std::mem::replace(&mut watch.interest, interest);
-            self.watch_locally(w, Entry::Known).map_err(|e| {
-                self.watch_mut(w).interest = old;
-                e.into()
-            })
-        } else {
-            self.change_interest(w, interest)
-        };
-        if changed.is_err() {
-            self.watch_mut(w).trigger = before;
-        }
-        changed
-    }
-
     /// The event of a watch waits for its fd still, or again, and whatever the watch has reported counts no more.
     pub fn rearm(&mut self, w: u32) {
         if self
@@ -138,17 +115,23 @@ impl State {
         }
     }
 
-    /// Replaces the whole interest of a watch. On an error nothing has changed.
+    /// Replaces the whole interest of a watch that has several events, or is to have: once is not enough then. On an error nothing has changed.
     fn change_interest(&mut self, w: u32, interest: What) -> Result<(), Error> {
-        let before = self.watch(w).interest;
-        if interest == before {
+        let Watch { interest: before, trigger, place, .. } = *self.watch(w);
+        let once = matches!(trigger, Trigger::Once | Trigger::Spent);
+        if interest == before && !once {
             return Ok(());
         }
-        self.watch_mut(w).interest = interest;
-        match self.watch(w).place {
+        let watch = self.watch_mut(w);
+        watch.interest = interest;
+        if once {
+            watch.trigger = Trigger::Level;
+        }
+        match place {
             Place::Local => {
                 if let Err(e) = self.watch_locally(w, Entry::Known) {
-                    self.watch_mut(w).interest = before;
+                    let watch = self.watch_mut(w);
+                    (watch.interest, watch.trigger) = (before, trigger);
                     return Err(e.into());
                 }
             }
