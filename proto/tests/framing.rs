@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
 
+#[macro_use]
+mod bodies;
+
 use evd_proto::channel::{Channel, Fill, Input, Output, Scratch};
 use evd_proto::frame::{self, Body, FrameError, HEADER, Kind, MAX_BODY, MAX_WITH_FDS};
 use evd_proto::notice::{Active, Closing};
@@ -456,44 +459,7 @@ fn read_any(kind: Kind, body: &[u8]) -> bool {
             match kind { $(Kind::$name => frame::body::<$place::$name>(kind, body).is_ok(),)* }
         };
     }
-    read!(
-        request::Hello,
-        request::Arm,
-        request::Disarm,
-        request::Timers,
-        request::Subscribe,
-        request::Unsubscribe,
-        request::DaemonSignal,
-        request::Trigger,
-        request::Hold,
-        request::Take,
-        request::Taken,
-        request::ListHolds,
-        request::Drop,
-        request::Sync,
-        request::Report,
-        request::Status,
-        request::Events,
-        request::Follow,
-        request::HoldAll,
-        request::TakeAll,
-        request::TakenAll,
-        request::Attach,
-        reply::Welcome,
-        reply::Done,
-        reply::Refused,
-        reply::Triggered,
-        reply::Took,
-        reply::Holds,
-        reply::StatusPage,
-        reply::EventsPage,
-        reply::TookAll,
-        reply::Attached,
-        notice::Active,
-        notice::Closing,
-        notice::Trace,
-        notice::Attend,
-    )
+    each_body!(read)
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! The decoder of each request, reply and notice.
 
+#[macro_use]
+#[path = "../../../proto/tests/bodies/mod.rs"]
+mod every;
+
 use evd_proto::frame::{self, Body, HEADER, Kind};
 use evd_proto::{notice, reply, request};
 
@@ -11,44 +15,7 @@ pub fn bodies(data: &[u8]) {
             const CHECKS: &[fn(&[u8])] = &[$(check::<$body>),*];
         };
     }
-    all!(
-        request::Hello,
-        request::Arm,
-        request::Disarm,
-        request::Timers,
-        request::Subscribe,
-        request::Unsubscribe,
-        request::DaemonSignal,
-        request::Trigger,
-        request::Hold,
-        request::Take,
-        request::Taken,
-        request::ListHolds,
-        request::Drop,
-        request::Sync,
-        request::Report,
-        request::Status,
-        request::Events,
-        request::Follow,
-        request::HoldAll,
-        request::TakeAll,
-        request::TakenAll,
-        request::Attach,
-        reply::Welcome,
-        reply::Done,
-        reply::Refused,
-        reply::Triggered,
-        reply::Took,
-        reply::Holds,
-        reply::StatusPage,
-        reply::EventsPage,
-        reply::TookAll,
-        reply::Attached,
-        notice::Active,
-        notice::Closing,
-        notice::Trace,
-        notice::Attend,
-    );
+    each_body!(all);
     CHECKS[usize::from(*kind) % CHECKS.len()](body);
 }
 
