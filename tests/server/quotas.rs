@@ -10,6 +10,7 @@ use evd_proto::request::{
     Unsubscribe,
 };
 use evd_proto::sys::{self, Wake};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 
@@ -204,6 +205,46 @@ fn connections_over_the_limit_are_refused_at_once() {
         let mut one = Raw::connect(&evd.path());
         one.send(&hello("again", ""));
         one.next().kind == Kind::Welcome
+    });
+}
+
+#[test]
+fn who_is_refused_lets_nobody_wait_until_what_it_sent_has_lingered() {
+    let evd = evd_with("connections=10");
+    let mut control = evd.control();
+    let _all: Vec<Raw> = (0..9).map(|_| evd.client("many")).collect();
+    // More than may wait to be refused; each would take an hour to close.
+    let (mut refused, mut receivers) = (Vec::new(), Vec::new());
+    evd.signal(libc::SIGSTOP);
+    for _ in 0..100 {
+        let (_listener, never_reads, lingers) = lingering(3600);
+        let socket = UnixStream::connect(evd.path()).unwrap();
+        // In flight to it, also within what is in flight.
+        let (inner, outer) = UnixStream::pair().unwrap();
+        assert_eq!(sys::send(inner.as_fd(), b"x", &[lingers.as_raw_fd()]).unwrap(), 1);
+        assert_eq!(sys::send(socket.as_fd(), b"x", &[lingers.as_raw_fd(), outer.as_raw_fd()]).unwrap(), 1);
+        refused.push(socket);
+        receivers.push(never_reads);
+    }
+    evd.signal(libc::SIGCONT);
+    for socket in &mut refused {
+        let mut said = Vec::new();
+        // Reset: evd has not read what came.
+        let _ = socket.read_to_end(&mut said);
+        assert!(said.windows(11).any(|part| part == b"connections"), "{said:?}");
+    }
+    drop(refused);
+    // Closed they are, and what was written comes, then the end.
+    for mut receiver in receivers {
+        receiver.set_nonblocking(false).unwrap();
+        std::io::copy(&mut receiver, &mut std::io::sink()).unwrap();
+    }
+    let used = mine(&mut control, Resource::Connections);
+    assert_eq!((used.used, used.refused), (10, 100));
+    eventually("nobody closes any more", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", evd.pid())).unwrap();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+        tasks.filter_map(|task| name(task.unwrap()).ok()).all(|name| name.trim_end() != "evd-close")
     });
 }
 

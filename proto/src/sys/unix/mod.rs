@@ -1,6 +1,6 @@
 //! The Unix systems. Everything takes borrowed fds and returns owned ones.
 //!
-//! What each system has in its own way is one file under `system`; a system without one is not supported. `counted`, `fresh`, `harden`, `keep`, `look`, `poll`,
+//! What each system has in its own way is one file under `system`; a system without one is not supported. `counted`, `end`, `fresh`, `harden`, `keep`, `look`, `poll`,
 //! `timer` and `wake` have two ways each.
 
 mod accounts;
@@ -11,6 +11,9 @@ mod clock;
 #[cfg_attr(target_os = "linux", path = "counted/eventfd.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "counted/none.rs")]
 mod counted;
+#[cfg_attr(target_os = "linux", path = "end/thread.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "end/plain.rs")]
+mod end;
 mod file;
 mod fork;
 #[cfg_attr(target_vendor = "apple", path = "fresh/after.rs")]
@@ -64,6 +67,7 @@ mod wake;
 pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
+pub use end::close_in_passing;
 pub use file::{
     FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open, most_epoll_entries,
     most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
