@@ -15,6 +15,7 @@ use evd_proto::reply::Code;
 use evd_proto::sys::{self, Listener, signal_name};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ const LOOK: u64 = 1;
 /// That after which who is refused is told again, where there was no thread for it.
 const TELL: u64 = 3;
 const SETTLED: u64 = 2;
+/// That after which the memory of sessions that have ended is given back.
+const RETURN: u64 = 4;
+/// How long after the first of them, in nanoseconds: so often at most.
+const CALM: u64 = 1_000_000_000;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 /// The acceptor.
@@ -55,6 +60,10 @@ pub(super) struct Acceptor {
     tells_later: bool,
     /// A connection with this number or a greater one is turned away: the rest is for the fds that those who are here already pass.
     most: RawFd,
+    /// The process and its allocator are evd's, and no host's.
+    owns_process: bool,
+    /// The timer for what ended sessions had is set.
+    returns_later: bool,
 }
 
 impl Acceptor {
@@ -76,6 +85,7 @@ impl Acceptor {
         let reject = Reject::default();
         let watchdog = service.watchdog().map(Watchdog::new);
         let (is_paused, tells_later, starts) = (false, false, None);
+        let (owns_process, returns_later) = (false, false);
         Ok(Acceptor {
             base,
             listener,
@@ -89,7 +99,14 @@ impl Acceptor {
             is_paused,
             tells_later,
             most,
+            owns_process,
+            returns_later,
         })
+    }
+
+    /// There is no host who has other ideas about the process's memory.
+    pub fn owns_process(&mut self) {
+        self.owns_process = true;
     }
 
     /// Counts this start as a good one a moment after all that was inherited is read.
@@ -129,6 +146,7 @@ impl Acceptor {
                     Activation::Timer { token: SETTLED, .. } => self.settled(),
                     Activation::Timer { token: LOOK, .. } => self.look(),
                     Activation::Timer { token: TELL, .. } => self.tells_later = false,
+                    Activation::Timer { token: RETURN, .. } => self.return_memory(),
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);
@@ -137,7 +155,10 @@ impl Acceptor {
                             _ => self.shared.stop(),
                         }
                     }
-                    Activation::Mail => self.show(),
+                    Activation::Mail => {
+                        self.return_memory_later();
+                        self.show();
+                    }
                 }
             }
             self.tell_refused();
@@ -249,6 +270,21 @@ impl Acceptor {
             let at = self.base.now().saturating_add(PAUSE);
             self.base.set_timer(None, at, TELL);
         }
+    }
+
+    /// Not for each session that ends: all workers wait for it that allocate just then.
+    fn return_memory_later(&mut self) {
+        if self.owns_process && !self.returns_later && self.shared.leaves_memory.load(Ordering::Relaxed) {
+            self.returns_later = true;
+            let at = self.base.now().saturating_add(CALM);
+            self.base.set_timer(None, at, RETURN);
+        }
+    }
+
+    fn return_memory(&mut self) {
+        self.returns_later = false;
+        self.shared.leaves_memory.store(false, Ordering::Relaxed);
+        sys::return_memory();
     }
 
     fn pause(&mut self) {

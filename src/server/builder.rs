@@ -180,6 +180,7 @@ impl Builder {
         }
         let inherited = inherit(&holds, parcels, trust);
         let (mut acceptor, shared) = self.acceptor(base, listener, access, service, holds, books)?;
+        acceptor.owns_process();
         inherited.into_iter().for_each(|uid| shared.inherit(uid));
         if shared.holds.why_mortal().is_none() {
             acceptor.settles(starts);

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     stop: AtomicBool,
     /// Whether the acceptor wants to know that sessions came or went.
     pub reports_sessions: AtomicBool,
+    /// Sessions have ended, and the allocator keeps what they had.
+    pub leaves_memory: AtomicBool,
 }
 
 #[derive(Default)]
@@ -120,6 +122,7 @@ impl Shared {
             acceptor,
             stop: AtomicBool::new(false),
             reports_sessions: AtomicBool::new(false),
+            leaves_memory: AtomicBool::new(false),
         }
     }
 
@@ -309,6 +312,9 @@ impl Shared {
     pub fn went(&self, id: u64) {
         lock(&self.registry).bases.remove(&id);
         self.sessions_changed();
+        if !self.leaves_memory.swap(true, Ordering::Relaxed) {
+            self.acceptor.wake();
+        }
     }
 
     fn sessions_changed(&self) {

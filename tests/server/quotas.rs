@@ -249,6 +249,31 @@ fn who_is_refused_lets_nobody_wait_until_what_it_sent_has_lingered() {
 }
 
 #[test]
+fn the_memory_of_who_has_left_is_given_back() {
+    let evd = Evd::start();
+    let crowd = || {
+        let label = |i: u32| (i, "x".repeat(60));
+        let client = |i: usize| {
+            let mut c = evd.client("labels");
+            let labels = (0..500).map(|at| label(at * 8 + i as u32 % 8)).collect();
+            c.send(&Report { labels, ..Report::default() });
+            assert!(c.sync().is_empty());
+            c
+        };
+        (0..150).map(client).collect::<Vec<Raw>>()
+    };
+    evd.serves();
+    let few = 3 << 20;
+    let start = evd.resident();
+    let all = crowd();
+    // What it has lies behind all of theirs.
+    let _stays = crowd().pop();
+    assert!(evd.resident() > start + few, "it was worth to be given back: {start}, {}", evd.resident());
+    drop(all);
+    eventually("it is given back", || evd.resident() < start + few / 3);
+}
+
+#[test]
 fn answers_that_are_not_read_are_not_made() {
     let evd = evd_with("output-bytes=300000");
     let bases: Vec<Raw> = (0..50).map(|_| evd.client(&"n".repeat(64))).collect();

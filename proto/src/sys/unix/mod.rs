@@ -1,6 +1,6 @@
 //! The Unix systems. Everything takes borrowed fds and returns owned ones.
 //!
-//! What each system has in its own way is one file under `system`; a system without one is not supported. `counted`, `end`, `fresh`, `harden`, `keep`, `look`, `poll`,
+//! What each system has in its own way is one file under `system`; a system without one is not supported. `counted`, `end`, `fresh`, `harden`, `keep`, `look`, `memory`, `poll`,
 //! `timer` and `wake` have two ways each.
 
 mod accounts;
@@ -43,6 +43,9 @@ mod keep;
 #[cfg_attr(target_os = "linux", path = "look/statx.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "look/fstat.rs")]
 mod look;
+#[cfg_attr(all(target_os = "linux", target_env = "gnu"), path = "memory/gnu.rs")]
+#[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), path = "memory/none.rs")]
+mod memory;
 mod notify;
 mod parcel;
 mod poll;
@@ -77,6 +80,7 @@ pub use fork::{Generation, generation};
 pub use harden::deny_calls;
 pub use keep::{KEEPS_FDS, memfd, peek_from_start};
 pub use look::look;
+pub use memory::return_memory;
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
 pub use parcel::{enlarge_send_buffer, peek_next};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
