@@ -29,19 +29,19 @@ pub struct Gift {
 /// The beginning of an attachment whose fd has not come yet: a session has at most one.
 #[derive(Debug)]
 pub(super) struct Attaching {
-    account: Arc<Account>,
     bytes: Vec<u8>,
+    /// What `bytes` is charged with.
+    charge: Charge,
     /// So many have come, also if they were not kept.
     came: u64,
-    charges: Vec<Charge>,
     /// Why they were not.
     refused: Option<(u64, u64, String)>,
 }
 
 impl Attaching {
     pub fn new(account: &Arc<Account>) -> Attaching {
-        let account = Arc::clone(account);
-        Attaching { account, bytes: Vec::new(), came: 0, charges: Vec::new(), refused: None }
+        let charge = account.charge_anyway(Resource::HoldBytes, 0);
+        Attaching { bytes: Vec::new(), charge, came: 0, refused: None }
     }
 
     fn add(&mut self, bytes: &[u8], limit: usize) {
@@ -50,11 +50,8 @@ impl Attaching {
             let text = format!("an attachment of {} bytes, at most {limit} are kept", self.came);
             self.give_up((limit as u64, self.came, text));
         } else if self.refused.is_none() {
-            match self.account.charge(Resource::HoldBytes, bytes.len() as u64) {
-                Ok(charge) => {
-                    self.charges.push(charge);
-                    self.bytes.extend_from_slice(bytes);
-                }
+            match self.charge.more(bytes.len() as u64) {
+                Ok(()) => self.bytes.extend_from_slice(bytes),
                 Err(over) => self.give_up((over.limit, over.used, over.to_string())),
             }
         }
@@ -63,13 +60,13 @@ impl Attaching {
     fn give_up(&mut self, why: (u64, u64, String)) {
         self.refused = Some(why);
         self.bytes = Vec::new();
-        self.charges = Vec::new();
+        self.charge.set_anyway(0);
     }
 
     /// What has come, and whether it is all of it. The hold is charged by itself.
     fn take(&mut self) -> Result<Vec<u8>, (u64, u64, String)> {
         self.came = 0;
-        self.charges = Vec::new();
+        self.charge.set_anyway(0);
         let bytes = std::mem::take(&mut self.bytes);
         self.refused.take().map_or(Ok(bytes), Err)
     }
