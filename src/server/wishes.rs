@@ -20,11 +20,18 @@ impl Worker {
     pub(super) fn grant(&mut self, id: u64, wish: Wish) {
         match wish {
             Wish::Subscribe { serial, id: sub, name } => {
+                if !self.session(id).is_some_and(|s| s.subscribe(serial, sub, &name)) {
+                    return;
+                }
                 let subscriber = Subscriber { worker: Arc::clone(&self.me), session: id, id: sub };
                 self.shared.names.add(self.me.uid, &name, subscriber);
                 self.reply(id, serial, &Done {});
             }
-            Wish::Unsubscribe { id: sub, name } => self.shared.names.remove(self.me.uid, &name, id, sub),
+            Wish::Unsubscribe { id: sub } => {
+                if let Some(name) = self.session(id).and_then(|s| s.unsubscribe(sub)) {
+                    self.shared.names.remove(self.me.uid, &name, id, sub);
+                }
+            }
             Wish::Trigger { serial, name } => self.trigger(id, serial, &name),
             Wish::Hold { serial, gifts, replace } => self.hold(id, serial, gifts, replace),
             Wish::Take { serial, name, keep } => self.take(id, serial, &name, keep),

@@ -74,10 +74,10 @@ impl Tools {
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the fields are those of the request of the same name")]
 pub enum Wish {
-    /// The session has the subscription; the table of names must have it too.
+    /// [`Session::subscribe`], and the table of names must have it too.
     Subscribe { serial: u64, id: u32, name: String },
-    /// The session has forgotten the subscription.
-    Unsubscribe { id: u32, name: String },
+    /// [`Session::unsubscribe`], and the table of names must forget it too.
+    Unsubscribe { id: u32 },
     /// Activate a name.
     Trigger { serial: u64, name: String },
     /// Keep fds, all or none.

@@ -1,8 +1,9 @@
 //! What a session subscribed to: named user events, and signals that are sent to evd.
 
+use super::Session;
 use super::books::{Account, Over, Purse};
 use evd_proto::notice::{ActiveName, ActiveSignal};
-use evd_proto::reply::Resource;
+use evd_proto::reply::{Code, Resource};
 use evd_proto::sys::SignalSet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,6 +76,32 @@ impl Names {
                 into.push(ActiveName { id, count });
             }
         }
+    }
+}
+
+impl Session {
+    /// Subscribes the client to a name. `false`: it can't be, and the client is told why.
+    pub fn subscribe(&mut self, serial: u64, id: u32, name: &str) -> bool {
+        match self.state.names.add(id, name.to_owned()) {
+            Ok(true) => return true,
+            Ok(false) => {
+                let text = format!("subscription {id} is in use");
+                self.refuse(serial, Code::BadRequest, 0, u64::from(id), text);
+            }
+            Err(over) => self.reply(serial, &over.refused()),
+        }
+        false
+    }
+
+    /// Gives a subscription up, and gives its name; `None`: there is no such subscription.
+    pub fn unsubscribe(&mut self, id: u32) -> Option<String> {
+        self.state.names.remove(id)
+    }
+
+    /// Gives all of them up.
+    pub fn unsubscribe_all(&mut self) -> Vec<(u32, String)> {
+        let all: Vec<u32> = self.state.names.table.keys().copied().collect();
+        all.into_iter().filter_map(|id| Some((id, self.unsubscribe(id)?))).collect()
     }
 }
 
