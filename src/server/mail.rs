@@ -16,8 +16,8 @@ const STUCK: u64 = 2_000_000_000;
 pub(super) enum Mail {
     /// A connection to serve.
     Connection(Guest),
-    /// Activate a subscription of a session. Answered by `Triggered`.
-    Trigger { session: u64, id: u32, ticket: Asker },
+    /// Activate a subscription of a session to this name. Answered by `Triggered`.
+    Trigger { session: u64, id: u32, name: Arc<str>, ticket: Asker },
     /// Whether the activation is in the subscriber's socket; `None`: the subscription is no more.
     Triggered { ticket: u64, reached: Option<bool> },
     /// Describe these bases. Answered by `Bases`.

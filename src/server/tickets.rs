@@ -105,8 +105,8 @@ impl Worker {
     /// Mail that asks, or that answers.
     pub(super) fn answer(&mut self, mail: Mail) {
         match mail {
-            Mail::Trigger { session, id, ticket: Asker { worker, ticket } } => {
-                let reached = self.activate(session, id);
+            Mail::Trigger { session, id, name, ticket: Asker { worker, ticket } } => {
+                let reached = self.activate(session, id, &name);
                 worker.post(Mail::Triggered { ticket, reached });
             }
             Mail::AskBases { ids, ticket: Asker { worker, ticket } } => {

@@ -99,11 +99,12 @@ impl Worker {
         let mut asked = 0;
         for Subscriber { worker, session, id: sub } in subscribers {
             if worker.id == self.me.id {
-                result.add(self.activate(session, sub));
+                result.add(self.activate(session, sub, name));
                 continue;
             }
             let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
-            asked += u32::from(worker.post(Mail::Trigger { session, id: sub, ticket }));
+            asked +=
+                u32::from(worker.post(Mail::Trigger { session, id: sub, name: Arc::from(name), ticket }));
         }
         match question {
             Some(question) if asked > 0 => {
@@ -116,9 +117,9 @@ impl Worker {
         }
     }
 
-    /// Activates a subscription of a session of this worker. `Some(true)`: it is in the client's socket. `None`: there is no such subscription.
-    pub(super) fn activate(&mut self, session: u64, sub: u32) -> Option<bool> {
-        self.session(session)?.trigger(sub).then_some(())?;
+    /// Activates a subscription to `name` of a session of this worker. `Some(true)`: it is in the client's socket. `None`: there is no such subscription.
+    pub(super) fn activate(&mut self, session: u64, sub: u32, name: &str) -> Option<bool> {
+        self.session(session)?.trigger(sub, name).then_some(())?;
         Some(self.settle(session))
     }
 

@@ -51,9 +51,9 @@ impl Names {
         Some(removed.name)
     }
 
-    /// Counts one activation. `false`: there is no such subscription (any more).
-    pub fn triggered(&mut self, id: u32) -> bool {
-        let Some(name) = self.table.get_mut(&id) else { return false };
+    /// Counts one activation of `name`. `false`: there is no such subscription (any more), or its id is by now that of another name.
+    pub fn triggered(&mut self, id: u32, name: &str) -> bool {
+        let Some(name) = self.table.get_mut(&id).filter(|n| n.name == name) else { return false };
         name.count += 1;
         name.fresh = name.fresh.saturating_add(1);
         if name.fresh == 1 {
@@ -147,5 +147,29 @@ impl DaemonSignals {
     /// Moves the reports to `into`: there are at most 64.
     pub fn take_due(&mut self, into: &mut Vec<ActiveSignal>) {
         into.append(&mut self.due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::books::{Books, Quotas};
+
+    #[test]
+    fn an_activation_that_comes_late_is_not_of_the_name_that_has_the_id_now() {
+        const KINDS: usize = Resource::ALL.len();
+        let account = Books::new(Quotas { each: [9; KINDS], whole: [99; KINDS] }).account(1);
+        let mut names = Names::new(&account);
+        assert!(names.add(3, "old".into()).unwrap());
+        assert!(names.triggered(3, "old"));
+        assert_eq!(names.remove(3).unwrap(), "old");
+        assert!(names.add(3, "new".into()).unwrap());
+        assert!(!names.triggered(3, "old"));
+        let mut told = Vec::new();
+        names.take_due(9, &mut told);
+        assert!(told.is_empty(), "{told:?}");
+        assert!(names.triggered(3, "new"));
+        names.take_due(9, &mut told);
+        assert_eq!(told, [ActiveName { id: 3, count: 1 }]);
     }
 }
