@@ -1,7 +1,7 @@
 //! The holds of one user: the table, when each expires, and the parcel that outlives evd.
 
 use super::giving;
-use super::parcel::{Left, Parcel};
+use super::parcel::{Leaving, Left, Parcel};
 use super::store::Store;
 use crate::session::books::Charge;
 use evd_proto::What;
@@ -69,6 +69,8 @@ pub(super) struct Book {
     not_before: u64,
     /// Parcels of earlier evds that are not read yet, or have no successor in the store yet; those not to be read are marked.
     pub left: Vec<(Left, bool)>,
+    /// What must go from the store before anything else is put there.
+    leaving: Vec<Leaving>,
     pub is_unread: bool,
     /// When they are to be read, if there was no room.
     pub read_at: u64,
@@ -174,9 +176,19 @@ impl Book {
         }
     }
 
+    /// Takes out of the store what nobody is to find there, and closes it.
+    fn clear_away(&mut self, store: &Store) -> io::Result<()> {
+        while let Some(parcel) = self.leaving.last() {
+            parcel.leave(store)?;
+            self.leaving.pop();
+        }
+        Ok(())
+    }
+
     /// Makes the parcel anew, with `new` beside what is held. The old one goes when the new one is stored.
     fn repack(&mut self, uid: u32, store: &Store, new: &[(String, Held)]) -> io::Result<()> {
         let start = sys::monotonic_ns();
+        self.clear_away(store)?;
         let replaced: BTreeSet<&String> = new.iter().map(|(n, _)| n).collect();
         let held = self.table.iter().filter(|(n, _)| !replaced.contains(n));
         let mut all = held.chain(new.iter().map(|(n, h)| (n, h))).peekable();
@@ -184,19 +196,29 @@ impl Book {
         if all.peek().is_some() {
             let newest = self.left.iter().map(|(l, _)| l.generation + 1).max().unwrap_or(0);
             let parcel = Parcel::pack(uid, start.max(newest), all)?;
-            parcel.store(store)?;
+            if let Err(e) = parcel.store(store) {
+                // What is new may be nowhere else by then.
+                self.leaving.push(parcel.into());
+                // One that does not answer was waited for long enough.
+                if e.kind() == io::ErrorKind::StorageFull {
+                    let _ = self.clear_away(store);
+                }
+                if !self.leaving.is_empty() {
+                    self.dirty = Some(sys::monotonic_ns() + LATEST);
+                }
+                return Err(e);
+            }
             next = Some(parcel);
         }
-        if let Some(old) = std::mem::replace(&mut self.parcel, next) {
-            old.discard(store);
-        }
-        for (left, _) in self.left.drain(..) {
-            if let Err(e) = store.remove(&left.name) {
-                log::warn!("the service manager does not answer: {e}");
-            }
-        }
+        self.leaving.extend(std::mem::replace(&mut self.parcel, next).map(Leaving::from));
+        self.leaving.extend(self.left.drain(..).map(|(left, _)| left.into()));
+        let cleared = self.clear_away(store);
         let now = sys::monotonic_ns();
         self.dirty = None;
+        if let Err(e) = cleared {
+            log::warn!("the service manager does not answer: {e}");
+            self.dirty = Some(now + LATEST);
+        }
         self.not_before = now + ((now - start) * SHARE).min(LATEST);
         Ok(())
     }

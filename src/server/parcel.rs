@@ -27,7 +27,6 @@ pub(super) struct Parcel {
     /// What it is stored as.
     name: String,
     tx: OwnedFd,
-    /// Kept so that the last one to close it is a worker of its user, and not the service manager.
     rx: OwnedFd,
     log: File,
     /// Bytes of the log that count.
@@ -79,13 +78,6 @@ impl Parcel {
     /// As [`Store::put`].
     pub fn store(&self, store: &Store) -> io::Result<()> {
         store.put(&self.name, &[self.rx.as_fd(), self.log.as_fd()])
-    }
-
-    /// Takes it out of the store, and closes it and what is only in it.
-    pub fn discard(self, store: &Store) {
-        if let Err(e) = store.remove(&self.name) {
-            log::warn!("the service manager does not answer: {e}");
-        }
     }
 
     /// Adds holds, all or none, at most 253. An error leaves at most fds behind that nothing says anything of.
@@ -205,6 +197,35 @@ impl Left {
             }
         }
         Ok(Some(found))
+    }
+}
+
+/// A parcel in which nothing counts any more, and which the service manager may have still. It is kept so that the last one to close it, and with it what clients
+/// gave, is a worker of its user, and not the service manager.
+pub(super) struct Leaving {
+    name: String,
+    _fds: Vec<OwnedFd>,
+}
+
+impl Leaving {
+    /// Takes it out of the store. Then it is to be dropped.
+    ///
+    /// # Errors
+    /// As [`Store::remove`].
+    pub fn leave(&self, store: &Store) -> io::Result<()> {
+        store.remove(&self.name)
+    }
+}
+
+impl From<Parcel> for Leaving {
+    fn from(Parcel { name, tx, rx, log, .. }: Parcel) -> Leaving {
+        Leaving { name, _fds: vec![tx, rx, log.into()] }
+    }
+}
+
+impl From<Left> for Leaving {
+    fn from(Left { name, fds, .. }: Left) -> Leaving {
+        Leaving { name, _fds: fds }
     }
 }
 
