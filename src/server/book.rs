@@ -129,19 +129,20 @@ impl Book {
     pub fn let_go(&mut self, names: &[String]) {
         let gone: Vec<Held> = names.iter().filter_map(|n| self.table.remove(n)).collect();
         gone.iter().for_each(|h| self.unlist(h));
-        let now = sys::monotonic_ns();
-        match &mut self.parcel {
-            Some(parcel) if !gone.is_empty() => {
-                if let Err(e) = parcel.forget(gone.iter().map(|h| h.number)) {
-                    log::warn!("can't write down what is no longer held: {e}");
-                    self.not_before = 0;
-                }
-                self.soon(now);
-            }
-            // What is of an earlier evd is not stored anew yet.
-            None if !self.left.is_empty() => self.soon(now),
-            _ => {}
+        if gone.is_empty() {
+            return;
         }
+        let numbers = gone.iter().map(|h| h.number);
+        let written = match &mut self.parcel {
+            Some(parcel) => parcel.forget(numbers),
+            // What is of an earlier evd may not be stored anew yet: at most one of these was read.
+            None => self.left.iter_mut().try_for_each(|(left, _)| left.forget(numbers.clone())),
+        };
+        if let Err(e) = written {
+            log::warn!("can't write down what is no longer held: {e}");
+            self.not_before = 0;
+        }
+        self.soon(sys::monotonic_ns());
     }
 
     /// Something in the parcel is dead.

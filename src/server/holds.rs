@@ -162,7 +162,7 @@ impl Holds {
     fn restore(&self, uid: u32, book: &mut Book) {
         book.left.sort_by_key(|(l, _)| std::cmp::Reverse(l.generation));
         let mut found = None;
-        for (left, _) in book.left.iter().filter(|(_, skip)| !skip) {
+        for (left, _) in book.left.iter_mut().filter(|(_, skip)| !skip) {
             match left.unpack() {
                 Ok(Some(all)) => {
                     found = Some(all);

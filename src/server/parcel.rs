@@ -99,9 +99,7 @@ impl Parcel {
     /// # Errors
     /// `ENOMEM`.
     pub fn forget(&mut self, numbers: impl Iterator<Item = u64>) -> io::Result<()> {
-        let mut text = Vec::new();
-        numbers.for_each(|n| records::gone(&mut text, n));
-        self.write(&text)
+        self.write(&all_gone(numbers))
     }
 
     /// One message of the parcel: the position of its first fd, and the fds.
@@ -112,11 +110,21 @@ impl Parcel {
     }
 
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
-        // A write that fails half way is written over by the next one.
-        self.log.write_all_at(text, self.len)?;
-        self.len += text.len() as u64;
-        Ok(())
+        append(&self.log, &mut self.len, text)
     }
+}
+
+fn all_gone(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
+    let mut text = Vec::new();
+    numbers.for_each(|n| records::gone(&mut text, n));
+    text
+}
+
+fn append(log: &File, len: &mut u64, text: &[u8]) -> io::Result<()> {
+    // A write that fails half way is written over by the next one.
+    log.write_all_at(text, *len)?;
+    *len += text.len() as u64;
+    Ok(())
 }
 
 /// What a parcel is stored as: short, as all names together are one variable of the next evd.
@@ -136,15 +144,33 @@ pub(super) struct Left {
     pub uid: u32,
     pub generation: u64,
     pub fds: Vec<OwnedFd>,
+    /// Its log, and the bytes of it that count, once it was read.
+    read: Option<(File, u64)>,
 }
 
 impl Left {
+    /// One of which no fds have been found yet.
+    pub fn new(name: String, uid: u32, generation: u64) -> Left {
+        Left { name, uid, generation, fds: Vec::new(), read: None }
+    }
+
+    /// Says that these are no longer held, if it was read.
+    ///
+    /// # Errors
+    /// As [`Parcel::forget`].
+    pub fn forget(&mut self, numbers: impl Iterator<Item = u64>) -> io::Result<()> {
+        match &mut self.read {
+            Some((log, len)) => append(log, len, &all_gone(numbers)),
+            None => Ok(()),
+        }
+    }
+
     /// Reads what is in it, without taking it out: whoever is killed meanwhile leaves all as it was. Damage is logged, and what can be read is returned; `None`:
     /// nothing of it can be.
     ///
     /// # Errors
     /// There are no fds or no memory for it now: another time it may be read.
-    pub fn unpack(&self) -> io::Result<Option<Vec<(Record, OwnedFd)>>> {
+    pub fn unpack(&mut self) -> io::Result<Option<Vec<(Record, OwnedFd)>>> {
         let mut rx = None;
         let mut log = None;
         for fd in &self.fds {
@@ -153,11 +179,11 @@ impl Left {
                 _ => log = Some(fd),
             }
         }
-        let (Some(rx), Some(log)) = (rx, log) else {
+        let (Some(rx), Some(file)) = (rx, log) else {
             log::error!("parcel {} of user {} is not whole: it is left out", self.name, self.uid);
             return Ok(None);
         };
-        let log = match read_log(log) {
+        let log = match read_log(file) {
             Ok(Ok(log)) if (log.uid, log.generation) == (self.uid, self.generation) => log,
             Ok(Ok(_)) => {
                 log::error!("parcel {} has the records of another one: it is left out", self.name);
@@ -189,6 +215,7 @@ impl Left {
                 return Ok(None);
             }
         };
+        let file = File::from(file.try_clone()?);
         let mut found = Vec::with_capacity(log.live.len());
         for record in log.live {
             match fds.get_mut(record.position as usize).and_then(Option::take) {
@@ -196,6 +223,7 @@ impl Left {
                 None => log::error!("the fd of {:?} of user {} is lost", record.name, self.uid),
             }
         }
+        self.read = Some((file, log.end));
         Ok(Some(found))
     }
 }

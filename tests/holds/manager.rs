@@ -2,8 +2,8 @@
 
 use crate::kept::*;
 use crate::wire::{Dir, Raw, command, eventually};
-use evd_proto::reply::{Code, Done, Refused};
-use evd_proto::request::Drop as DropHold;
+use evd_proto::reply::{Code, Done, Refused, Took};
+use evd_proto::request::{Drop as DropHold, Take, Taken};
 use evd_proto::sys::{Notification, NotifyReceiver};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -166,6 +166,12 @@ impl Manager {
         (store.mode, store.is_idle) = (mode, false);
     }
 
+    fn kill(&mut self) {
+        let mut evd = self.evd.take().unwrap();
+        evd.kill().unwrap();
+        evd.wait().unwrap();
+    }
+
     fn session(&self) -> Raw {
         Raw::hello(&self.dir.socket(), "client", "")
     }
@@ -247,4 +253,34 @@ fn what_a_store_may_have_that_does_not_answer_is_evds_to_close() {
     let (got, held) = put(&mut raw, "held");
     got.read::<Done>();
     assert!(held.is_open());
+}
+
+#[test]
+fn what_was_let_go_stays_gone_though_it_can_not_be_stored_anew() {
+    let mut manager = Manager::start();
+    let mut raw = manager.session();
+    let all = ["dropped", "stays", "taken"].map(|name| {
+        let (got, thing) = put(&mut raw, name);
+        got.read::<Done>();
+        thing
+    });
+    drop(raw);
+    manager.kill();
+    manager.becomes(Mode::Full);
+    manager.start_evd();
+    let mut raw = manager.session();
+    ask(&mut raw, &DropHold { name: "dropped".into() }, &[]).unwrap().read::<Done>();
+    let mut got = ask(&mut raw, &Take { name: "taken".into(), keep: false }, &[]).unwrap();
+    all[2].check(got.fds.pop().unwrap(), "taken");
+    tell(&mut raw, &Taken { hold: got.read::<Took>().hold }, &[]).unwrap();
+    assert_eq!(list(&mut raw).unwrap().len(), 1);
+    assert!(manager.log().contains("can't be stored anew"), "{}", manager.log());
+    drop(raw);
+    manager.kill();
+    manager.becomes(Mode::Works);
+    manager.start_evd();
+    let names: Vec<String> = list(&mut manager.session()).unwrap().into_iter().map(|h| h.name).collect();
+    assert_eq!(names, ["stays"]);
+    eventually("the others are closed", || !all[0].is_open() && !all[2].is_open());
+    assert!(all[1].is_open());
 }
