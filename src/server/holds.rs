@@ -390,9 +390,12 @@ impl Holds {
                 log::debug!("{} held fds of user {uid} have expired", names.len());
                 book.let_go(&names);
             }
-            match &self.store {
-                Ok(store) if book.dirty.is_some_and(|at| at <= now) => book.try_repack(uid, store),
-                _ => {}
+            if book.dirty.is_some_and(|at| at <= now) {
+                match &self.store {
+                    Ok(store) => book.try_repack(uid, store),
+                    // An earlier evd's could store, this one's can't: there is nothing to be made anew.
+                    Err(_) => book.dirty = None,
+                }
             }
         });
     }

@@ -22,6 +22,8 @@ enum Mode {
     Full,
     /// It does not read.
     Deaf,
+    /// It stores nothing any more.
+    StoresNone,
 }
 
 #[derive(Default)]
@@ -53,6 +55,7 @@ impl Store {
         if value("FDSTORE") == "1" {
             match self.mode {
                 Mode::Full => fds.truncate(if name.starts_with("th") { 0 } else { 1 }),
+                Mode::StoresNone => fds.clear(),
                 Mode::Works | Mode::Deaf => {}
             }
             self.kept.extend(fds.into_iter().map(|fd| (name.to_owned(), fd)));
@@ -283,4 +286,24 @@ fn what_was_let_go_stays_gone_though_it_can_not_be_stored_anew() {
     assert_eq!(names, ["stays"]);
     eventually("the others are closed", || !all[0].is_open() && !all[2].is_open());
     assert!(all[1].is_open());
+}
+
+#[test]
+fn a_service_manager_that_stores_nothing_any_more_stops_nobody() {
+    let mut manager = Manager::start();
+    let mut raw = manager.session();
+    put(&mut raw, "old").0.read::<Done>();
+    drop(raw);
+    manager.kill();
+    manager.becomes(Mode::StoresNone);
+    manager.start_evd();
+    let mut raw = manager.session();
+    ask(&mut raw, &DropHold { name: "old".into() }, &[]).unwrap().read::<Done>();
+    // Until the time has come at which the parcel would be made anew, and behind that.
+    for n in 0..200 {
+        let (got, _thing) = put(&mut raw, &format!("n{n}"));
+        got.read::<Done>();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(list(&mut raw).unwrap().len(), 200);
 }
