@@ -145,7 +145,7 @@ fn worker_info(worker: &Handle, now: u64) -> WorkerInfo {
         tid: worker.tid.load(Ordering::Relaxed),
         method: worker.method.to_owned(),
         sessions: worker.sessions.load(Ordering::Relaxed),
-        busy: worker.is_busy(now),
+        busy: worker.busy_for(now),
     }
 }
 
