@@ -1,7 +1,6 @@
 //! Who is there: workers, bases, followers. One mutex, taken when a session comes or goes and when somebody asks, never for an activation.
 
 use super::access::Access;
-use super::error::Error;
 use super::holds::Holds;
 use super::mail::{Handle, Mail, lock};
 use super::names::Names;
@@ -460,9 +459,4 @@ impl Drop for Gone {
         drop(registry);
         self.0.ended.notify_all();
     }
-}
-
-/// The error that starting fails with where a base for the acceptor can't be made.
-pub(super) fn no_base(e: crate::base::BaseError) -> Error {
-    Error::Os { what: "make an event base", source: io::Error::other(e) }
 }
