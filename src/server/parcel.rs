@@ -7,6 +7,7 @@
 //! All of this happens in a worker of the user: closing what is in flight can block.
 
 use super::book::Held;
+use super::error::is_shortage;
 use super::records::{self, Log, Record};
 use super::store::Store;
 use evd_proto::sys;
@@ -255,11 +256,6 @@ impl From<Left> for Leaving {
     fn from(Left { name, fds, .. }: Left) -> Leaving {
         Leaving { name, _fds: fds }
     }
-}
-
-/// Whether it may be better another time.
-fn is_shortage(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
 fn read_log(fd: &OwnedFd) -> io::Result<Result<Log, records::Unreadable>> {
