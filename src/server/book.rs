@@ -6,6 +6,7 @@ use super::store::Store;
 use crate::session::books::Charge;
 use evd_proto::What;
 use evd_proto::reply::HoldInfo;
+use evd_proto::request::Attach;
 use evd_proto::sys::{self, FileKind, PollFd};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -110,7 +111,7 @@ impl Book {
         all.sort_by_key(|(waits, _)| *waits);
         let (mut given, mut room, count) = (Vec::new(), giving::ROOM, all.len());
         for (_, (name, held)) in all {
-            let long = held.attachment.len() > giving::INLINE;
+            let long = held.attachment.len() > Attach::INLINE;
             // Beside the name: the number, the time, and two lengths.
             let bytes = 32 + name.len() + if long { 0 } else { held.attachment.len() };
             // A long one goes first, as its attachment is said before.

@@ -5,12 +5,11 @@ use super::holds::Refusal;
 use super::worker::Worker;
 use evd_proto::frame::Body;
 use evd_proto::reply::{Code, Took, TookAll, TookOne};
+use evd_proto::request::Attach;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Bytes of the entries of one `TookAll`: it has fds, so it is at most 16 KiB.
 pub(super) const ROOM: usize = 15_000;
-/// A longer attachment begins in frames of its own.
-pub(super) const INLINE: usize = 8192;
 
 impl Worker {
     /// Gives session `id` a held fd.
@@ -76,5 +75,5 @@ impl Worker {
 
 /// What of an attachment goes ahead of its fd, and what with it.
 fn split(attachment: &[u8]) -> (&[u8], Vec<u8>) {
-    if attachment.len() > INLINE { (attachment, Vec::new()) } else { (&[], attachment.to_vec()) }
+    if attachment.len() > Attach::INLINE { (attachment, Vec::new()) } else { (&[], attachment.to_vec()) }
 }

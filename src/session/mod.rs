@@ -31,7 +31,7 @@ use evd_proto::channel::{Channel, Fill, Scratch};
 use evd_proto::frame::{Body, FrameError};
 use evd_proto::notice::{Closing, TraceEntry};
 use evd_proto::reply::{Attached, Code, Limits, Refused, Resource};
-use evd_proto::request::{Role, Selector};
+use evd_proto::request::{Attach, Role, Selector};
 use evd_proto::sys::{self, Peer, Slot};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -43,8 +43,6 @@ const SOCKET: u64 = u32::MAX as u64;
 const PROCESS: u64 = SOCKET - 1;
 /// Replies that wait for a client that does not read; beyond it no request is read.
 const MAX_REPLIES: usize = 16 * 1024;
-/// Bytes of an attachment in a frame that goes ahead of its fd.
-const PIECE: usize = 60_000;
 /// How long a client may leave its answers unread, in nanoseconds.
 const SLOW: u64 = 5_000_000_000;
 /// Of a process that has ended at most so many receives are taken in: somebody else may write on and on.
@@ -519,7 +517,7 @@ impl Session {
         if self.fd_sent && sys::unread_by_peer(socket)? > 0 {
             return Ok(false);
         }
-        for piece in ahead.chunks(PIECE) {
+        for piece in ahead.chunks(Attach::PIECE) {
             // A piece fits a frame.
             let _ = out.push(serial, &Attached { bytes: piece.to_vec() });
         }
