@@ -7,7 +7,7 @@ use super::names::Names;
 use super::worker::Worker;
 use crate::base::{Base, Config, Waker};
 use crate::session::books::Books;
-use crate::session::{Guest, Opening, Viewer, Who};
+use crate::session::{Caller, Guest, Opening, Viewer, Who};
 use evd_proto::reply::{Code, Limits, Refused, Resource};
 use evd_proto::request::Selector;
 use evd_proto::sys::{self, Peer};
@@ -178,15 +178,8 @@ impl Shared {
         worker.sessions.fetch_add(1, Ordering::Relaxed);
         // With the registry locked the worker can't end between being found and this.
         let (process, nests) = (sys::peer_process(socket.as_fd()), self.access.nests(peer.uid));
-        worker.post(Mail::Connection(Guest {
-            socket,
-            peer,
-            inspects,
-            nests,
-            since: now,
-            process,
-            connection,
-        }));
+        let caller = Caller { peer, inspects, nests, since: now, process, connection };
+        worker.post(Mail::Connection(Guest { socket, caller }));
         Ok(())
     }
 

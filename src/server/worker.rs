@@ -238,7 +238,7 @@ impl Worker {
 
     fn greet(&mut self, guest: Guest) {
         let id = self.shared.next_id();
-        let since = guest.since;
+        let since = guest.caller.since;
         let greeting = Greeting::new(guest);
         let Some(base) = &mut self.base else { return };
         if let Err(e) = base.watch(greeting.as_fd(), id, READ, Entry::New) {

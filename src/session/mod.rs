@@ -22,7 +22,7 @@ mod timers;
 mod watches;
 
 pub use gifts::Gift;
-pub use greeting::{Greeting, Guest, Opening};
+pub use greeting::{Caller, Greeting, Guest, Opening};
 
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
@@ -241,19 +241,8 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening {
-            hello,
-            serial,
-            version,
-            channel,
-            early,
-            peer,
-            inspects,
-            nests,
-            since,
-            process,
-            connection,
-        } = opening;
+        let Opening { hello, serial, version, channel, early, caller } = opening;
+        let Caller { peer, inspects, nests, since, process, connection } = caller;
         let account = connection.account();
         let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
