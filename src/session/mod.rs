@@ -11,6 +11,7 @@
 mod allowed;
 pub mod books;
 mod deliver;
+mod ending;
 mod gifts;
 mod greeting;
 mod identify;
@@ -21,6 +22,7 @@ mod subscriptions;
 mod timers;
 mod watches;
 
+pub use ending::Ending;
 pub use gifts::Gift;
 pub use greeting::{Caller, Greeting, Guest, Opening};
 
@@ -28,7 +30,7 @@ use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
 use evd_proto::What;
 use evd_proto::channel::{Channel, Fill, Scratch};
-use evd_proto::frame::{Body, FrameError};
+use evd_proto::frame::Body;
 use evd_proto::notice::{Closing, TraceEntry};
 use evd_proto::reply::{Attached, Code, Limits, Refused, Resource};
 use evd_proto::request::{Attach, Role, Selector};
@@ -100,49 +102,6 @@ pub enum Wish {
     Follow { serial: u64, base: Option<Selector> },
 }
 
-/// Why a session ends.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Ending {
-    /// The client closed its socket.
-    Closed,
-    /// What came is not the protocol; the client was told.
-    Protocol(FrameError),
-    /// Fds were lost on the way; the client was told.
-    FdsLost,
-    /// The client's process has ended, and somebody else has its socket.
-    Exited,
-    /// It asked, and does not read the answers.
-    Slow,
-    /// It can't have what it asked for in its `Hello`; it was told why.
-    Refused(String),
-    /// The socket or the base failed.
-    Os(io::Error),
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Ending::Closed => f.write_str("the client closed it"),
-            Ending::Protocol(e) => write!(f, "{e}"),
-            Ending::FdsLost => f.write_str("fds were lost on the way: this process is short of them"),
-            Ending::Exited => f.write_str("its process has ended"),
-            Ending::Slow => f.write_str("it did not read its answers for 5 s"),
-            Ending::Refused(why) => f.write_str(why),
-            Ending::Os(e) => write!(f, "{e}"),
-        }
-    }
-}
-
-impl From<io::Error> for Ending {
-    fn from(e: io::Error) -> Ending {
-        match e.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ending::Closed,
-            _ => Ending::Os(e),
-        }
-    }
-}
-
 /// Who looks at bases.
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer {
@@ -187,11 +146,8 @@ pub struct Session {
     socket_interest: What,
     /// Since when the socket is full, in nanoseconds; 0: it is not.
     unread: u64,
-    /// Set when the base's wait said that the socket is ready.
-    socket_ready: bool,
-    /// Readable when the client's process has ended, and whether it was.
+    /// Readable when the client's process has ended.
     process: Option<OwnedFd>,
-    has_exited: bool,
     /// Bytes of answers that were queued since nothing waited. Activations are bits, and can wait as long as they like.
     owed: usize,
     /// Since when more than [`MAX_REPLIES`] of them wait, in nanoseconds; 0: less.
@@ -267,9 +223,7 @@ impl Session {
             batch: Default::default(),
             socket_interest: What::empty(),
             unread: 0,
-            socket_ready: false,
             process,
-            has_exited: false,
             owed: 0,
             full_since: 0,
             stalled: 0,
@@ -376,17 +330,18 @@ impl Session {
             return self.check_reader();
         }
         self.state.meter.wakeups += 1;
+        let (mut socket_ready, mut has_exited) = (false, false);
         for act in self.acts.drain(..) {
             match act {
-                Activation::Ready { token: SOCKET, .. } => self.socket_ready = true,
-                Activation::Ready { token: PROCESS, .. } => self.has_exited = true,
+                Activation::Ready { token: SOCKET, .. } => socket_ready = true,
+                Activation::Ready { token: PROCESS, .. } => has_exited = true,
                 Activation::Ready { token, ready } => self.state.reported(token, ready),
                 Activation::Timer { token, deadline } => self.state.due(token, deadline),
                 Activation::Signal(set) => self.state.signalled(set),
                 Activation::Mail => {}
             }
         }
-        if self.has_exited {
+        if has_exited {
             // What it sent before counts.
             for _ in 0..LAST_RECEIVES {
                 if self.receive_once(tools, wishes)?.0 != Fill::Data {
@@ -396,7 +351,7 @@ impl Session {
             return Err(Ending::Exited);
         }
         // It may just have begun to read: whether it did shows when more is sent.
-        if !std::mem::take(&mut self.socket_ready) {
+        if !socket_ready {
             return self.check_reader();
         }
         if self.may_ask() { self.receive(tools, wishes) } else { Ok(()) }
