@@ -3,7 +3,7 @@
 use super::book::Giver;
 use super::holds::Refusal;
 use super::log::info_of;
-use super::mail::{Asker, Mail};
+use super::mail::Mail;
 use super::names::Subscriber;
 use super::registry::{Follower, MOST_FOLLOWED};
 use super::tickets::{Pending, Triggering};
@@ -87,34 +87,20 @@ impl Worker {
             let text = format!("nobody subscribed to the name {:?}", printable(name));
             return self.refuse_unknown(id, serial, text);
         }
-        let mut question = None;
-        if subscribers.iter().any(|s| s.worker.id != self.me.id) {
-            question = self.question(id, serial);
-            if question.is_none() {
-                return;
+        let (mine, others): (Vec<_>, Vec<_>) =
+            subscribers.into_iter().partition(|s| s.worker.id == self.me.id);
+        let name: Arc<str> = Arc::from(name);
+        let others = others.into_iter().map(|Subscriber { worker, session, id: sub }| {
+            let name = Arc::clone(&name);
+            (worker, move |ticket| Mail::Trigger { session, id: sub, name, ticket })
+        });
+        self.ask(id, serial, others.collect(), |worker| {
+            let mut result = Triggering::default();
+            for Subscriber { session, id: sub, .. } in mine {
+                result.add(worker.activate(session, sub, &name));
             }
-        }
-        let number = self.tickets.next();
-        let mut result = Triggering::default();
-        let mut asked = 0;
-        for Subscriber { worker, session, id: sub } in subscribers {
-            if worker.id == self.me.id {
-                result.add(self.activate(session, sub, name));
-                continue;
-            }
-            let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
-            asked +=
-                u32::from(worker.post(Mail::Trigger { session, id: sub, name: Arc::from(name), ticket }));
-        }
-        match question {
-            Some(question) if asked > 0 => {
-                self.await_answers(number, question, asked, Pending::Trigger(result));
-            }
-            _ => {
-                let Triggering { reached, queued } = result;
-                self.reply(id, serial, &Triggered { reached, queued });
-            }
-        }
+            Pending::Trigger(result)
+        });
     }
 
     /// Activates a subscription to `name` of a session of this worker. `Some(true)`: it is in the client's socket. `None`: there is no such subscription.
