@@ -1,8 +1,8 @@
 //! Giving held fds back: one, or as many as fit a frame.
 
 use super::book::Given;
-use super::holds::Refusal;
 use super::worker::Worker;
+use crate::session::Refusal;
 use evd_proto::frame::Body;
 use evd_proto::reply::{Code, Took, TookAll, TookOne};
 use evd_proto::request::Attach;
@@ -61,11 +61,7 @@ impl Worker {
                 let text = "fds are on their way, or the socket is full: read what is in it and try again";
                 Refusal { code: Code::Busy, limit: 1, value: 1, text: text.to_owned() }
             }
-            Some(Err(e)) => {
-                let value = e.raw_os_error().unwrap_or(0) as u64;
-                let text = format!("what is held can't be passed: {e}");
-                Refusal { code: Code::System, limit: 0, value, text }
-            }
+            Some(Err(e)) => Refusal::system(&e, format!("what is held can't be passed: {e}")),
             None => return self.shared.holds.left(self.me.uid, id, numbers),
         };
         self.refuse(id, serial, why);

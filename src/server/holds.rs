@@ -11,8 +11,8 @@ use super::book::{self, Book, Given, Giver, Held};
 use super::mail::lock;
 use super::parcel::Left;
 use super::store::Store;
-use crate::session::Gift;
-use crate::session::books::{Account, Books, Charge, Over};
+use crate::session::books::{Account, Books, Charge};
+use crate::session::{Gift, Refusal};
 use evd_proto::What;
 use evd_proto::name::printable;
 use evd_proto::reply::{Code, HoldInfo, Resource};
@@ -28,20 +28,7 @@ use std::time::Duration;
 /// Holds in one page of a list: each is at most 250 bytes.
 const PAGE: usize = 200;
 
-/// Why something about a hold is refused.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub code: Code,
-    pub limit: u64,
-    pub value: u64,
-    pub text: String,
-}
-
 impl Refusal {
-    pub fn new(code: Code, text: String) -> Refusal {
-        Refusal { code, limit: 0, value: 0, text }
-    }
-
     fn unread() -> Refusal {
         let (limit, _) = sys::open_files();
         let text = format!(
@@ -61,16 +48,7 @@ impl Refusal {
             let text = format!("evd has too many fds on their way to be held, at most {limit} may be");
             return Refusal { code: Code::OutOfFds, limit, value: 0, text };
         }
-        let value = e.raw_os_error().unwrap_or(0) as u64;
-        let text = format!("it can't be stored so that it would survive evd: {e}");
-        Refusal { code: Code::System, limit: 0, value, text }
-    }
-}
-
-impl From<Over> for Refusal {
-    fn from(over: Over) -> Refusal {
-        let (limit, value) = (over.limit, over.used);
-        Refusal { code: Code::Limit, limit, value, text: over.to_string() }
+        Refusal::system(e, format!("it can't be stored so that it would survive evd: {e}"))
     }
 }
 
@@ -356,7 +334,7 @@ impl Holds {
             let counted = sys::count_up(held.fd.as_fd());
             counted.map(|()| true).map_err(|e| {
                 let text = format!("what is held under the name {:?} can't count: {e}", printable(name));
-                Refusal { value: e.raw_os_error().unwrap_or(0) as u64, ..Refusal::new(Code::System, text) }
+                Refusal::system(&e, text)
             })
         })
     }

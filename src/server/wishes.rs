@@ -1,14 +1,13 @@
 //! What a worker does for a session that the session can't do alone.
 
 use super::book::Giver;
-use super::holds::Refusal;
 use super::log::info_of;
 use super::mail::Mail;
 use super::names::Subscriber;
 use super::registry::{Follower, MOST_FOLLOWED};
 use super::tickets::{Pending, Triggering};
 use super::worker::Worker;
-use crate::session::{Gift, Wish};
+use crate::session::{Gift, Refusal, Wish};
 use evd_proto::frame::Body;
 use evd_proto::name::printable;
 use evd_proto::reply::{Code, Done, Holds, Triggered};
@@ -73,7 +72,7 @@ impl Worker {
     }
 
     pub(super) fn refuse_unknown(&mut self, id: u64, serial: u64, text: String) {
-        self.refuse(id, serial, Refusal { code: Code::Unknown, limit: 0, value: 0, text });
+        self.refuse(id, serial, Refusal::new(Code::Unknown, text));
     }
 
     fn trigger(&mut self, id: u64, serial: u64, name: &str) {

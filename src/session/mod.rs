@@ -16,6 +16,7 @@ mod gifts;
 mod greeting;
 mod identify;
 mod pages;
+mod refusal;
 mod requests;
 mod show;
 mod subscriptions;
@@ -25,6 +26,7 @@ mod watches;
 pub use ending::Ending;
 pub use gifts::Gift;
 pub use greeting::{Caller, Greeting, Guest, Opening};
+pub use refusal::Refusal;
 
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};

@@ -1,8 +1,7 @@
 //! What each request does. Those that concern only this client and its base take effect here; the others leave as wishes.
 
 use super::greeting::Request;
-use super::watches::Refusal;
-use super::{State, Wish};
+use super::{Refusal, State, Wish};
 use evd_proto::channel::{Frame, Output};
 use evd_proto::frame::{Body, FrameError, Kind};
 use evd_proto::name;
@@ -222,8 +221,8 @@ impl State {
         }
         if on {
             if let Err(e) = self.base.add_signal(signo) {
-                let errno = e.raw_os_error().unwrap_or(0) as u64;
-                refuse(out, serial, Code::System, 0, errno, e.to_string());
+                let Refusal { code, limit, value, text } = Refusal::system(&e, e.to_string());
+                refuse(out, serial, code, limit, value, text);
                 return Ok(());
             }
             self.signals.add(signo);
