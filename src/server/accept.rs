@@ -11,6 +11,7 @@ use super::starts::{LIVES, Starts};
 use super::watchdog::Watchdog;
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
+use crate::session::Shares;
 use evd_proto::What;
 use evd_proto::reply::Code;
 use evd_proto::sys::{self, Listener, signal_name};
@@ -21,8 +22,6 @@ use std::time::Duration;
 
 /// How long nothing is accepted when evd is out of fds, in nanoseconds.
 const PAUSE: u64 = 50_000_000;
-/// So many fds, or a quarter of what evd may open, are not for connections.
-const RESERVE: RawFd = 1024;
 const OUT_OF_FDS: &str = "evd is out of file descriptors; try later";
 /// Connections taken in one turn.
 const MOST: usize = 64;
@@ -72,8 +71,7 @@ impl Acceptor {
     ) -> io::Result<Acceptor> {
         base.watch(listener.as_fd(), 0, READ, Entry::New).map_err(io::Error::other)?;
         let spare = Some(sys::reserve_fd()?);
-        let most = sys::most_open_files();
-        let most = most - (most / 4).min(RESERVE);
+        let most = Shares::now().connections;
         let reject = Reject::default();
         let watchdog = service.watchdog().map(Watchdog::new);
         let (is_paused, tells_later, starts) = (false, false, None);

@@ -10,6 +10,7 @@ use super::book::Held;
 use super::error::is_shortage;
 use super::records::{self, Log, Record};
 use super::store::Store;
+use crate::session::Shares;
 use evd_proto::sys;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -200,7 +201,7 @@ impl Left {
                 return Ok(None);
             }
         };
-        if log.live.len() >= sys::most_open_files() as usize / 4 * 3 {
+        if log.live.len() >= Shares::now().kept as usize {
             // Do not take the last ones from others in order to find out.
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }

@@ -3,13 +3,12 @@
 use super::books::{Account, Charge};
 use super::greeting::Request;
 use super::requests::{count, plain, refuse};
-use super::{State, Wish};
+use super::{Shares, State, Wish};
 use evd_proto::channel::Output;
 use evd_proto::frame::FrameError;
 use evd_proto::name;
 use evd_proto::reply::{Code, Resource};
 use evd_proto::request::{self as ask, HoldOne};
-use evd_proto::sys;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -125,7 +124,7 @@ impl State {
             Err((limit, value, text)) => return refuse(out, serial, Code::Limit, limit, value, text),
         }
         let limit = self.limits.attachment as usize;
-        let most = sys::most_open_files() / 4 * 3;
+        let most = Shares::now().kept;
         if holds.is_empty() {
             return refuse(out, serial, Code::BadRequest, 0, 0, "nothing is to be held".to_owned());
         }

@@ -12,6 +12,7 @@ mod allowed;
 pub mod books;
 mod deliver;
 mod ending;
+mod files;
 mod gifts;
 mod greeting;
 mod identify;
@@ -24,6 +25,7 @@ mod timers;
 mod watches;
 
 pub use ending::Ending;
+pub use files::Shares;
 pub use gifts::Gift;
 pub use greeting::{Caller, Greeting, Guest, Opening};
 pub use refusal::Refusal;

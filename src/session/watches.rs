@@ -3,11 +3,11 @@
 //! A watch is a few bytes in a table by the client's id. The kernel has id and seq as its token, so a report of an older arm is known as such. Where
 //! the method does not need it and the file's identity is unique, no fd is kept: the arm goes through the worker's slot.
 
-use super::Refusal;
 use super::allowed;
 use super::books::{Account, Purse};
 use super::identify;
 use super::pages::Pages;
+use super::{Refusal, Shares};
 use crate::backend::{Entry, Features, Interest, Mode, WatchError};
 use crate::base::Base;
 use evd_proto::What;
@@ -141,7 +141,7 @@ impl Watches {
             method: base.method(),
             edge: base.features().contains(Features::ET),
             copies: base.method() != "epoll",
-            most_kept: sys::most_open_files() / 4 * 3,
+            most_kept: Shares::now().kept,
         }
     }
 
