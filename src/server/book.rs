@@ -21,6 +21,8 @@ const SOON: u64 = 5_000_000;
 const SHARE: u64 = 20;
 /// ...unless it was not done for so long.
 pub(super) const LATEST: u64 = 1_000_000_000;
+/// When a service manager that does not answer is asked again to let something go, in nanoseconds: his worker waits for it each time.
+const AGAIN: u64 = 10_000_000_000;
 /// A log that has so many bytes more than its holds is written anew.
 const SLACK: u64 = 8 << 20;
 
@@ -174,7 +176,7 @@ impl Book {
     pub fn try_repack(&mut self, uid: u32, store: &Store) {
         if let Err(e) = self.repack(uid, store, &[]) {
             log::error!("the holds of user {uid} can't be stored anew: {e}");
-            self.dirty = Some(sys::monotonic_ns() + LATEST);
+            self.dirty = Some(sys::monotonic_ns() + if self.leaving.is_empty() { LATEST } else { AGAIN });
         }
     }
 
@@ -206,7 +208,7 @@ impl Book {
                     let _ = self.clear_away(store);
                 }
                 if !self.leaving.is_empty() {
-                    self.dirty = Some(sys::monotonic_ns() + LATEST);
+                    self.dirty = Some(sys::monotonic_ns() + AGAIN);
                 }
                 return Err(e);
             }
@@ -219,7 +221,7 @@ impl Book {
         self.dirty = None;
         if let Err(e) = cleared {
             log::warn!("the service manager does not answer: {e}");
-            self.dirty = Some(now + LATEST);
+            self.dirty = Some(now + AGAIN);
         }
         self.not_before = now + ((now - start) * SHARE).min(LATEST);
         Ok(())

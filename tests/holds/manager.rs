@@ -252,9 +252,10 @@ fn what_a_store_may_have_that_does_not_answer_is_evds_to_close() {
     is_refused(&got);
     manager.becomes(Mode::Works);
     manager.is_never_the_last();
-    eventually("it is closed", || !refused.is_open());
+    // Before anything else is stored.
     let (got, held) = put(&mut raw, "held");
     got.read::<Done>();
+    eventually("it is closed", || !refused.is_open());
     assert!(held.is_open());
 }
 
