@@ -1,6 +1,7 @@
 //! The acceptor: takes connections, asks who they are, and hands them on. It never reads from one, and never closes one.
 
 use super::access::{Rules, Standing};
+use super::error::is_shortage;
 use super::log::{info_of, warn_of};
 use super::mail::lock;
 use super::registry::{Shared, Unassigned};
@@ -10,6 +11,7 @@ use super::starts::{LIVES, Starts};
 use super::watchdog::Watchdog;
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
+use crate::session::Shares;
 use evd_proto::What;
 use evd_proto::reply::Code;
 use evd_proto::sys::{self, Listener, signal_name};
@@ -21,8 +23,6 @@ use std::time::Duration;
 
 /// How long nothing is accepted when evd is out of fds, in nanoseconds.
 const PAUSE: u64 = 50_000_000;
-/// So many fds, or a quarter of what evd may open, are not for connections.
-const RESERVE: RawFd = 1024;
 const OUT_OF_FDS: &str = "evd is out of file descriptors; try later";
 /// Connections taken in one turn.
 const MOST: usize = 64;
@@ -80,8 +80,7 @@ impl Acceptor {
     ) -> io::Result<Acceptor> {
         base.watch(listener.as_fd(), 0, READ, Entry::New).map_err(io::Error::other)?;
         let spare = Some(sys::reserve_fd()?);
-        let most = sys::most_open_files();
-        let most = most - (most / 4).min(RESERVE);
+        let most = Shares::now().connections;
         let reject = Reject::default();
         let watchdog = service.watchdog().map(Watchdog::new);
         let (is_paused, tells_later, starts) = (false, false, None);
@@ -211,7 +210,7 @@ impl Acceptor {
                 }
                 Ok(socket) => self.admit(socket),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if is_out_of_fds(&e) => return self.turn_away(&e),
+                Err(e) if is_shortage(&e) => return self.turn_away(&e),
                 // The connection is gone again, or a network error of it: the next one is another one.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
@@ -246,7 +245,7 @@ impl Acceptor {
             }
             Err((socket, Unassigned::Os(e))) => {
                 warn_of!(peer.uid, "no worker for user {}: {e}", peer.uid);
-                let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
+                let code = if is_shortage(&e) { Code::OutOfFds } else { Code::System };
                 self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
             }
         }
@@ -322,8 +321,4 @@ impl Acceptor {
         super::log::end();
         log::info!("stopped; {bases} bases were told");
     }
-}
-
-fn is_out_of_fds(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }

@@ -7,7 +7,7 @@ use super::holds::Holds;
 use super::mail::lock;
 use super::parcel::Left;
 use super::quotas::Wanted;
-use super::registry::{Shared, no_base};
+use super::registry::Shared;
 use super::service::{self, Passed, Service};
 use super::starts::{Starts, Trust};
 use super::store::Store;
@@ -127,8 +127,7 @@ impl Builder {
     /// # Ok::<(), evd::server::Error>(())
     /// ```
     pub fn spawn(self) -> Result<Daemon, Error> {
-        let access =
-            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
+        let access = self.access()?;
         let (base, listener) = (new_base()?, self.listen(&access)?);
         let socket = self.path();
         let books = Books::new(self.quotas.quotas());
@@ -151,8 +150,7 @@ impl Builder {
             log::warn!("can't raise the limit on open files: {e}");
         }
         sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
-        let access =
-            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
+        let access = self.access()?;
         let mut base = new_base()?;
         for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
@@ -210,7 +208,13 @@ impl Builder {
 
     /// Makes the listening socket of an evd that another process will be.
     pub(super) fn listen_for_child(&self) -> Result<Listener, Error> {
-        self.listen(&Access::new(self.rules.look_up()?, self.rules.allow_overflow))
+        self.listen(&self.access()?)
+    }
+
+    /// Who may do what, with all names looked up.
+    fn access(&self) -> Result<Access, Error> {
+        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
+        Ok(access.allow_nested(self.allow_nested))
     }
 
     /// Makes the listening socket.
@@ -260,8 +264,13 @@ fn inherit(holds: &Holds, parcels: Vec<Left>, trust: Trust) -> Vec<u32> {
     })
 }
 
+/// A base for a thread of evd's own. What the environment says of methods (`EVENT_NO...`) is for the bases of clients.
+///
+/// # Errors
+/// There is no method, or no fd for one.
 pub(super) fn new_base() -> Result<Base, Error> {
-    Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(no_base)
+    Base::new(&Config { ignore_env: true, ..Config::default() })
+        .map_err(|e| Error::Os { what: "make an event base", source: io::Error::other(e) })
 }
 
 /// Makes `.../evd` for the default paths, if its parent is there: open to all under /run, the user's own elsewhere.

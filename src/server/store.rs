@@ -71,7 +71,7 @@ impl Store {
     /// Stores `fds` under `name`, all or none.
     ///
     /// # Errors
-    /// It is full, or does not answer. Then they may or may not be stored; it was told to remove them.
+    /// `StorageFull`; or it does not answer. Then they may or may not be stored; it was told to remove them, and [`Store::remove`] says when that is done.
     pub fn put(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");

@@ -6,8 +6,8 @@ use evd_proto::What;
 use evd_proto::frame::Kind;
 use evd_proto::reply::{AccountInfo, Code, Done, Refused, Resource, StatusPage, Use};
 use evd_proto::request::{
-    ArmWatch, Drop as DropHold, Events, Follow, Hold, LocalWatch, Report, Selector, Status, Subscribe,
-    Unsubscribe,
+    ArmWatch, Attach, Drop as DropHold, Events, Follow, Hold, LocalWatch, Report, Selector, Status,
+    Subscribe, Unsubscribe,
 };
 use evd_proto::sys::{self, Wake};
 use std::io::Read;
@@ -300,6 +300,39 @@ fn answers_that_are_not_read_are_not_made() {
     let mut other = evd.control();
     eventually("nothing waits", || mine(&mut other, Resource::Output).used == 0);
     drop(bases);
+}
+
+#[test]
+fn pieces_of_an_attachment_cost_only_their_bytes() {
+    let evd = evd_with("hold-bytes=1000");
+    let mut c = evd.client("pieces");
+    let send = |c: &mut Raw, bytes: &[u8], n: u32| {
+        for _ in 0..n {
+            c.send_unread(&Attach { bytes: bytes.to_vec() });
+        }
+        c.sync();
+    };
+    send(&mut c, b"", 1000);
+    let before = evd.resident();
+    send(&mut c, b"", 300_000);
+    let grown = evd.resident().saturating_sub(before);
+    assert!(grown < 2 << 20, "{grown} bytes more");
+    // Those that have some are charged, until it is too much or the fd comes.
+    let mut control = evd.control();
+    let used = |control: &mut Raw| mine(control, Resource::HoldBytes).used;
+    send(&mut c, b"x", 700);
+    assert_eq!(used(&mut control), 700);
+    send(&mut c, b"x", 700);
+    assert_eq!(used(&mut control), 0, "it is not kept");
+    let null = sys::reserve_fd().unwrap();
+    let hold = Hold { name: "x".into(), attachment: vec![], ttl: 0, replace: true };
+    let serial = c.send_fds(&hold, &[null.as_raw_fd()]);
+    is_limit(&c.refused(serial), Resource::HoldBytes, 1000, 1000);
+    send(&mut c, b"y", 70);
+    let serial = c.send_fds(&hold, &[null.as_raw_fd()]);
+    c.answer(serial).read::<Done>();
+    assert_eq!(used(&mut control), 70);
+    drop(c);
 }
 
 #[test]
