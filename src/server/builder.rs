@@ -163,7 +163,7 @@ impl Builder {
         let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
         let books = Books::new(self.quotas.quotas());
         let mut service = Service::from_environment();
-        let store = Store::find();
+        let store = Store::find(starts.is_some() || !parcels.is_empty());
         let (starts, trust) = match &store {
             Ok(store) => {
                 stale.iter().for_each(|name| store.remove_later(name));

@@ -36,11 +36,12 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// The one that the environment names, if it really stores.
+    /// The one that the environment names, if it really stores. `has_stored`: something that was in it was passed to this evd; then one that does not answer just now is
+    /// waited for when there is something to be stored.
     ///
     /// # Errors
     /// Why nothing can be stored, for people.
-    pub fn find() -> Result<Store, &'static str> {
+    pub fn find(has_stored: bool) -> Result<Store, &'static str> {
         if !sys::KEEPS_FDS {
             return Err("this system can't keep fds beyond a process's end; Linux can");
         }
@@ -58,7 +59,7 @@ impl Store {
             Ok(false) => Err(STORES_NONE),
             Err(e) => {
                 log::warn!("the service manager does not answer: {e}");
-                Err("the service manager does not answer")
+                if has_stored { Ok(store) } else { Err("the service manager does not answer") }
             }
         }
     }

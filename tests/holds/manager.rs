@@ -308,3 +308,25 @@ fn a_service_manager_that_stores_nothing_any_more_stops_nobody() {
     }
     assert_eq!(list(&mut raw).unwrap().len(), 200);
 }
+
+#[test]
+fn a_service_manager_that_is_deaf_when_evd_starts_stores_what_comes_later() {
+    let mut manager = Manager::start();
+    let mut raw = manager.session();
+    let (got, _old) = put(&mut raw, "old");
+    got.read::<Done>();
+    drop(raw);
+    manager.kill();
+    manager.becomes(Mode::Deaf);
+    manager.start_evd();
+    eventually("it has given up to wait", || manager.log().contains("does not answer"));
+    manager.becomes(Mode::Works);
+    let mut raw = manager.session();
+    let (got, _new) = put(&mut raw, "new");
+    got.read::<Done>();
+    drop(raw);
+    manager.kill();
+    manager.start_evd();
+    let names: Vec<String> = list(&mut manager.session()).unwrap().into_iter().map(|h| h.name).collect();
+    assert_eq!(names, ["new", "old"]);
+}
