@@ -65,6 +65,9 @@ pub fn take_count(_fd: BorrowedFd<'_>) -> io::Result<u64> {
 
 const NOTHING_HELD: &str = "evd is not there for Windows yet, so nothing can be held";
 
+/// Whether there is a [`replace`].
+pub const CAN_REPLACE: bool = false;
+
 /// Not on Windows, where a number can't be made to mean another file.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ mod wake;
 pub use clock::{monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};
 pub use file::{
-    counter, counting_timer, duplicate, identify, is_open, raise_open_files, replace, take_count,
+    CAN_REPLACE, counter, counting_timer, duplicate, identify, is_open, raise_open_files, replace, take_count,
 };
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
