@@ -17,6 +17,9 @@ pub const SIGNALS: [i32; 2] = [2, 21];
 /// One that nobody raises by chance: TERM.
 pub const RARE_SIGNAL: i32 = 15;
 
+/// Whether what stands in for a pipe is a connection.
+pub const PIPES_ARE_SOCKETS: bool = true;
+
 /// How long a look lasts that finds all that was written before it: TCP delivers soon, not at once.
 pub const LOOK: Duration = Duration::from_millis(200);
 
