@@ -23,8 +23,12 @@ mod on_handles {
     use conformance::os;
     use evd_client::{Event, EventBase, LoopFlags, WaitHandle, What};
     use std::rc::Rc;
+    use std::time::Duration;
 
     handles!(ClientLoop: wepoll = "wepoll", win32 = "win32");
+
+    /// So that what does not come is a failure and no hang.
+    const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
 
     fn each_base(test: impl Fn(&EventBase)) {
         for method in ["wepoll", "win32"] {
@@ -33,20 +37,24 @@ mod on_handles {
         }
     }
 
+    fn reads<F>(_: &Event<F>, what: What) {
+        assert_eq!(what, What::READ);
+    }
+
     #[test]
     fn an_event_that_is_deleted_and_added_again_tells_what_was_taken_meanwhile() {
         each_base(|base| {
             let handle = Rc::new(event(false));
-            let event = Event::new(base, WaitHandle(Rc::clone(&handle)), What::READ, |_, _| {}).unwrap();
+            let event = Event::new(base, WaitHandle(Rc::clone(&handle)), What::READ, reads).unwrap();
             for runs in 1..4 {
-                event.add(None).unwrap();
+                event.add(LIMIT).unwrap();
                 base.loop_(LoopFlags::NONBLOCK).unwrap();
                 set(&handle);
                 std::thread::sleep(os::LOOK);
                 assert!(!is_signalled(&*handle), "the pool has it");
                 event.del().unwrap();
                 base.loop_(LoopFlags::NONBLOCK).unwrap();
-                event.add(None).unwrap();
+                event.add(LIMIT).unwrap();
                 base.dispatch().unwrap();
                 assert_eq!(event.count(), runs);
             }
@@ -58,11 +66,8 @@ mod on_handles {
         each_base(|base| {
             let mut child = process();
             let input = child.stdin.take();
-            let event = Event::new(base, WaitHandle(child), What::READ, |_, what| {
-                assert_eq!(what, What::READ);
-            })
-            .unwrap();
-            event.add(None).unwrap();
+            let event = Event::new(base, WaitHandle(child), What::READ, reads).unwrap();
+            event.add(LIMIT).unwrap();
             drop(input);
             base.dispatch().unwrap();
             assert_eq!(event.count(), 1);
@@ -74,8 +79,8 @@ mod on_handles {
         each_base(|base| {
             let handle = Rc::new(event(true));
             let events = [(); 3].map(|()| {
-                let event = Event::new(base, WaitHandle(Rc::clone(&handle)), What::READ, |_, _| {}).unwrap();
-                event.add(None).unwrap();
+                let event = Event::new(base, WaitHandle(Rc::clone(&handle)), What::READ, reads).unwrap();
+                event.add(LIMIT).unwrap();
                 event
             });
             set(&handle);
