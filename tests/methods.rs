@@ -40,7 +40,7 @@ fn table(column: &str) -> Vec<Row> {
     let row = |line: &&str| {
         let cells = cells(line);
         assert_eq!(cells.len(), head.len(), "{line}");
-        assert!(cells[0] != "", "{line}");
+        assert!(!cells[0].is_empty(), "{line}");
         head.iter().cloned().zip(cells).collect()
     };
     block[2..].iter().map(row).collect()
