@@ -62,7 +62,7 @@ impl Loop for BaseLoop {
         self.base.watch(fd, id, interest, entry).map_err(|e| match e {
             WatchError::AlwaysReady => Refused::AlwaysReady,
             WatchError::BadFd => Refused::BadFd,
-            WatchError::Unsupported(_) => Refused::Edge,
+            WatchError::Unsupported(_) if mode == Mode::Edge => Refused::Edge,
             other => Refused::Other(other.to_string()),
         })?;
         self.last = self.last.max(id);
@@ -151,6 +151,13 @@ conformance!(BaseLoop:
     wepoll_model = "wepoll (model)",
     win32 = "win32",
 );
+
+#[cfg(windows)]
+mod on_handles {
+    use super::*;
+
+    handles!(BaseLoop: wepoll = "wepoll", win32 = "win32");
+}
 
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 

@@ -20,13 +20,17 @@ mod getters;
 mod inspect;
 #[path = "semantics/once.rs"]
 mod once;
-#[path = "conformance/os.rs"]
+#[cfg_attr(unix, path = "conformance/os.rs")]
+#[cfg_attr(windows, path = "conformance/windows.rs")]
 #[allow(dead_code)]
 mod os;
 #[path = "semantics/parts.rs"]
 mod parts;
 #[path = "semantics/priorities.rs"]
 mod priorities;
+#[cfg(unix)]
+#[path = "semantics/privileged.rs"]
+mod privileged;
 #[path = "semantics/races.rs"]
 mod races;
 #[path = "semantics/role.rs"]

@@ -85,6 +85,7 @@ impl<F: AsFd + 'static> Event<F> {
     /// libevent's `event_new` for an fd: `what` is READ, WRITE, CLOSED, or several, with PERSIST and ET if wanted.
     ///
     /// The callback gets the event itself and what happened: bits that the event asked for, TIMEOUT, and whatever was given to [`Event::active`].
+    /// What has a socket is a source on Windows, and a handle that can be waited for as `WaitHandle`.
     /// CLOSED never fires on methods without the EARLY_CLOSE feature; ET is level-triggered on methods without ET. Without READ, WRITE and CLOSED it waits for its
     /// timeout only.
     ///

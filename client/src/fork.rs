@@ -5,6 +5,7 @@ use crate::mailbox::Shared;
 use crate::state::{Bits, Call, Place, Slot};
 use crate::{Error, EventBase, LinkState};
 use evd_proto::sys::{self, generation};
+use std::io;
 use std::sync::Arc;
 
 impl EventBase {
@@ -15,9 +16,13 @@ impl EventBase {
     /// parent's; make new ones. In the parent itself it makes everything anew as well.
     ///
     /// # Errors
-    /// `Method`, `Os`: nothing has changed, and it may be tried again. That evd can't be reached is no error: it is tried again later.
+    /// `Os`: on Windows, where there is no fork, if the base's own fd was asked for: a number can't be made to mean another socket. `Method`, `Os`: nothing has changed, and it may be tried again. That evd can't be reached is no error: it is tried again later.
     pub fn reinit(&self) -> Result<(), Error> {
         let core = self.core();
+        if core.pollable.get().is_some() && !sys::CAN_REPLACE {
+            let text = "on this system the fd of a base, which was asked for, can't be made anew";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text).into());
+        }
         let mut state = core.state.borrow_mut();
         state.base.reinit()?;
         let shared = Shared::new(state.base.waker()?);

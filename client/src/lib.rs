@@ -55,6 +55,8 @@ pub use error::Error;
 pub use evd::backend::Features;
 pub use evd_proto::What;
 pub use evd_proto::reply::{HoldInfo, Refused};
+#[allow(unused_imports, reason = "there are none but on Windows")]
+pub use evd_proto::sys::sources::*;
 pub use event::{Event, EventKey, NoFd};
 pub use handle::Handle;
 pub use hold::{Held, ToHold};

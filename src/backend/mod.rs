@@ -25,6 +25,8 @@ mod epoll;
 #[cfg(unix)]
 #[doc(hidden)]
 pub mod evport;
+#[cfg(windows)]
+mod handles;
 #[cfg(unix)]
 #[doc(hidden)]
 pub mod kqueue;

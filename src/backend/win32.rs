@@ -11,6 +11,7 @@
 //!
 //! Source: Microsoft, select; libevent, win32select.c.
 
+use super::handles::Handles;
 use super::table::Table;
 use super::{Backend, Entry, Features, Interest, Mode, Report, WatchError};
 use evd_proto::What;
@@ -24,7 +25,8 @@ pub(super) const FEATURES: Features = Features::empty();
 
 pub(super) fn open() -> io::Result<Box<dyn Backend + Send>> {
     let sets = [Set::new(), Set::new(), Set::new()];
-    Ok(Box::new(Win32 { table: Table::new(What::READ.union(What::WRITE)), sets, ready: Vec::new() }))
+    let table = Table::new(What::READ.union(What::WRITE));
+    Ok(Box::new(Handles::beside(Win32 { table, sets, ready: Vec::new() })))
 }
 
 /// Sockets as `select` takes them: their number, which has the room of one, and then they themselves.
@@ -147,6 +149,11 @@ impl Backend for Win32 {
         if let Some(at) = self.table.row_of(fd.as_raw_fd()) {
             self.table.rest(at);
         }
+    }
+
+    /// A row that rests still would be taken for whatever comes to its number, which may be no socket.
+    fn forget(&mut self, fd: BorrowedFd<'_>) {
+        self.table.remove(fd.as_raw_fd());
     }
 
     fn mute(&mut self, fd: BorrowedFd<'_>, _token: u64, _interest: Interest) {

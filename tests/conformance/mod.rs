@@ -7,6 +7,8 @@
 #![allow(dead_code)]
 
 pub mod client;
+#[cfg(windows)]
+pub mod handles;
 #[cfg_attr(windows, path = "windows.rs")]
 pub mod os;
 pub mod rest;

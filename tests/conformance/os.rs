@@ -21,6 +21,9 @@ pub const SIGNALS: [i32; 2] = [libc::SIGUSR1, libc::SIGUSR2];
 /// One that nobody raises by chance.
 pub const RARE_SIGNAL: i32 = libc::SIGWINCH;
 
+/// Whether what stands in for a pipe is a connection.
+pub const PIPES_ARE_SOCKETS: bool = false;
+
 /// How long a look lasts that finds all that was written before it.
 pub const LOOK: Duration = Duration::ZERO;
 

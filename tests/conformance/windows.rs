@@ -3,7 +3,7 @@
 use evd_proto::sys::{self, AsRawFd, BorrowedFd, OwnedFd};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::windows::io::FromRawSocket;
+use std::os::windows::io::{BorrowedHandle, FromRawSocket};
 use std::time::Duration;
 use windows_sys::Win32::Networking::WinSock;
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
@@ -16,6 +16,9 @@ pub type Stream = TcpStream;
 pub const SIGNALS: [i32; 2] = [2, 21];
 /// One that nobody raises by chance: TERM.
 pub const RARE_SIGNAL: i32 = 15;
+
+/// Whether what stands in for a pipe is a connection.
+pub const PIPES_ARE_SOCKETS: bool = true;
 
 /// How long a look lasts that finds all that was written before it: TCP delivers soon, not at once.
 pub const LOOK: Duration = Duration::from_millis(200);
@@ -52,6 +55,12 @@ pub fn is_wine() -> bool {
     let ntdll = unsafe { GetModuleHandleA(c"ntdll.dll".as_ptr().cast()) };
     // SAFETY: a module that every process has, and a constant name.
     unsafe { GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast()) }.is_some()
+}
+
+/// The number that stands for the calling process in every process.
+pub fn this_process() -> BorrowedHandle<'static> {
+    // SAFETY: it is always there, and needs no closing.
+    unsafe { BorrowedHandle::borrow_raw(-1isize as _) }
 }
 
 /// Lends what `number` refers to, for as long as the caller keeps it open.

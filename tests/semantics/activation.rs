@@ -2,7 +2,7 @@
 
 use crate::parts::*;
 use evd_client::{Counted, Ended, Event, What};
-use std::os::fd::AsRawFd;
+use evd_proto::sys::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,13 +23,14 @@ fn active_passes_its_bits_as_they_are_and_several_calls_are_one() {
 
 #[test]
 fn active_works_on_events_that_are_not_pending() {
+    let _turn = turn();
     each_base(|base| {
         let seen = Log::default();
         let events = [
             Event::timer(base, What::empty(), seen.says("timer")).unwrap(),
             Event::user(base, seen.says("user")).unwrap(),
             Event::named(base, "by:hand", seen.says("named")).unwrap(),
-            Event::signal(base, libc::SIGURG, seen.says("signal")).unwrap(),
+            Event::signal(base, SIGURG, seen.says("signal")).unwrap(),
         ];
         events.iter().for_each(|e| e.active(What::empty()).unwrap());
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
@@ -93,9 +94,10 @@ fn active_later_waits_for_the_next_wait() {
 
 #[test]
 fn active_times_is_how_often_a_signals_callback_runs_also_none() {
+    let _turn = turn();
     each_base(|base| {
         let runs = Count::default();
-        let signal = Event::signal(base, libc::SIGURG, counts(&runs)).unwrap();
+        let signal = Event::signal(base, SIGURG, counts(&runs)).unwrap();
         signal.active_times(What::SIGNAL, 3).unwrap();
         assert_eq!(once(base).callbacks, 3);
         signal.active_times(What::SIGNAL, 0).unwrap();
@@ -167,15 +169,16 @@ fn active_by_fd_with_timeout_is_for_timed_events_only() {
 
 #[test]
 fn active_by_signal_calls_each_event_of_the_signal_once() {
+    let _turn = turn();
     each_base(|base| {
         let seen = Log::default();
         let names = ["one", "two"];
-        let events = names.map(|name| Event::signal(base, libc::SIGURG, seen.says(name)).unwrap());
+        let events = names.map(|name| Event::signal(base, SIGURG, seen.says(name)).unwrap());
         events.iter().for_each(|e| e.add(None).unwrap());
-        let other = Event::signal(base, libc::SIGCONT, seen.says("other")).unwrap();
+        let other = Event::signal(base, SIGCONT, seen.says("other")).unwrap();
         other.add(None).unwrap();
-        base.active_by_signal(libc::SIGURG);
-        base.active_by_signal(libc::SIGPIPE);
+        base.active_by_signal(SIGURG);
+        base.active_by_signal(SIGPIPE);
         base.active_by_signal(-1);
         base.active_by_signal(12_345);
         assert_eq!(round(base).callbacks, 2);

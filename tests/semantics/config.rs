@@ -3,8 +3,6 @@
 use crate::parts::*;
 use crate::role;
 use evd_client::{Error, Event, EventBase, Features, What};
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,11 @@ fn refused(builder: evd_client::Builder) -> String {
     }
 }
 
+/// The methods of this system, best first.
+fn methods() -> Vec<&'static str> {
+    METHODS.map(|(method, _)| method).to_vec()
+}
+
 /// Without anything but where evd is.
 fn plain(remote: bool) -> evd_client::Builder {
     let b = EventBase::builder().ignore_env();
@@ -23,11 +26,11 @@ fn plain(remote: bool) -> evd_client::Builder {
 
 #[test]
 fn methods_are_taken_in_libevents_order_of_preference() {
-    let all = ["epoll", "poll", "select"];
+    let all = methods();
     assert_eq!(evd::backend::supported(true), all);
-    for remote in [false, true] {
+    for &remote in REMOTE {
         let mut builder = plain(remote);
-        for method in all {
+        for &method in &all {
             assert_eq!(builder.clone().build().unwrap().method(), method);
             builder = builder.avoid_method(method).avoid_method("no such method");
         }
@@ -38,31 +41,33 @@ fn methods_are_taken_in_libevents_order_of_preference() {
 
 #[test]
 fn a_method_asked_for_by_name_is_that_or_an_error_that_says_why() {
-    for remote in [false, true] {
+    let best = methods()[0];
+    for &remote in REMOTE {
         let why = refused(plain(remote).method("kqueue2"));
-        assert!(why.contains("kqueue2") && why.contains("epoll"), "{why}");
-        let why = refused(plain(remote).method("poll").avoid_method("poll"));
+        assert!(why.contains("kqueue2") && why.contains(best), "{why}");
+        let why = refused(plain(remote).method(best).avoid_method(best));
         assert!(why.contains("avoided"), "{why}");
         // Names are compared as they are.
-        assert_eq!(plain(remote).avoid_method("EPOLL").build().unwrap().method(), "epoll");
+        assert_eq!(plain(remote).avoid_method(&best.to_uppercase()).build().unwrap().method(), best);
     }
 }
 
 #[test]
 fn required_features_choose_a_method_or_are_refused_with_the_reason() {
-    for remote in [false, true] {
+    for &remote in REMOTE {
         let method = |features| plain(remote).require_features(features).build().unwrap().method();
-        assert_eq!(method(Features::ET), "epoll");
-        assert_eq!(method(Features::O1 | Features::EARLY_CLOSE), "epoll");
-        assert_eq!(method(Features::FDS), "poll");
-        assert_eq!(method(Features::FDS | Features::EARLY_CLOSE), "poll");
+        assert_eq!(method(Features::O1 | Features::EARLY_CLOSE), methods()[0]);
+        for (features, chosen) in CHOSEN_BY {
+            assert_eq!(method(features), chosen);
+        }
         let none = refused(plain(remote).require_features(Features::ET | Features::FDS));
         assert!(none.contains("lacks"), "{none}");
-        let poll = refused(plain(remote).method("poll").require_features(Features::ET));
-        assert!(poll.contains("poll lacks"), "{poll}");
+        let (second, lacks) = (methods()[1], Features::ET);
+        let why = refused(plain(remote).method(second).require_features(lacks));
+        assert!(why.contains(&format!("{second} lacks")), "{why}");
         // The last one counts.
-        let both = plain(remote).require_features(Features::ET).require_features(Features::FDS);
-        assert_eq!(both.build().unwrap().method(), "poll");
+        let both = plain(remote).require_features(Features::all()).require_features(Features::O1);
+        assert_eq!(both.build().unwrap().method(), methods()[0]);
     }
 }
 
@@ -83,6 +88,7 @@ fn a_configuration_makes_any_number_of_bases() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn the_changelist_tells_the_kernel_once_for_each_fd() {
     let base = EventBase::builder().local().ignore_env().changelist().build().unwrap();
@@ -109,21 +115,22 @@ fn the_changelist_tells_the_kernel_once_for_each_fd() {
 
 #[test]
 fn variables_disable_methods_by_being_there() {
-    let all = [("EVENT_NOEPOLL", "epoll"), ("EVENT_NOPOLL", "poll"), ("EVENT_NOSELECT", "select")];
-    for disabled in 0..8 {
+    let all = || 0..METHODS.len();
+    for disabled in 0..1 << METHODS.len() {
         let is_off = |i: usize| disabled & (1 << i) != 0;
-        let off: Vec<(&str, &str)> = (0..3).filter(|i| is_off(*i)).map(|i| (all[i].0, "")).collect();
-        let left: Vec<&str> = (0..3).filter(|i| !is_off(*i)).map(|i| all[i].1).collect();
+        let off: Vec<(&str, &str)> = all().filter(|i| is_off(*i)).map(|i| (METHODS[i].1, "")).collect();
+        let left: Vec<&str> = all().filter(|i| !is_off(*i)).map(|i| METHODS[i].0).collect();
         role::play_with("environment", &left.join(" "), &off);
     }
-    role::play_with("environment", "epoll poll select", &[("EVENT_NOKQUEUE", "1"), ("EVENT_NOWIN32", "1")]);
+    role::play_with("environment", &methods().join(" "), &FOREIGN.map(|variable| (variable, "1")));
 }
 
 /// A role: the methods that are left, or none.
 pub fn environment(socket: &Path, left: &str) {
     let left: Vec<&str> = left.split(' ').filter(|m| !m.is_empty()).collect();
     assert_eq!(EventBase::supported_methods(), left);
-    for remote in [false, true] {
+    let last = METHODS[METHODS.len() - 1];
+    for &remote in REMOTE {
         let builder = || match remote {
             true => EventBase::builder().socket(socket).connect(),
             false => EventBase::builder().local(),
@@ -132,9 +139,9 @@ pub fn environment(socket: &Path, left: &str) {
             Some(first) => assert_eq!(&builder().build().unwrap().method(), first),
             None => assert!(refused(builder()).contains("EVENT_NO")),
         }
-        assert_eq!(builder().ignore_env().build().unwrap().method(), "epoll");
-        if !left.contains(&"poll") {
-            assert!(refused(builder().method("poll")).contains("EVENT_NOPOLL"));
+        assert_eq!(builder().ignore_env().build().unwrap().method(), methods()[0]);
+        if !left.contains(&last.0) {
+            assert!(refused(builder().method(last.0)).contains(last.1));
         }
     }
 }
@@ -145,12 +152,15 @@ fn show_method_says_which_method_a_base_has() {
         String::from_utf8(role::play_with("environment", left, environment).stderr).unwrap()
     };
     let on = ("EVENT_SHOW_METHOD", "1");
-    assert!(shown(&[on], "epoll poll select").contains("[msg] evd using: epoll\n"));
-    let off = [on, ("EVENT_NOEPOLL", "1"), ("EVENT_NOPOLL", "1")];
-    assert!(shown(&off, "select").contains("[msg] evd using: select\n"));
-    assert!(!shown(&[], "epoll poll select").contains("[msg]"));
+    let all = methods().join(" ");
+    assert!(shown(&[on], &all).contains(&format!("[msg] evd using: {}\n", methods()[0])));
+    let (last, off) = METHODS.split_last().unwrap();
+    let off: Vec<_> = [on].into_iter().chain(off.iter().map(|(_, variable)| (*variable, "1"))).collect();
+    assert!(shown(&off, last.0).contains(&format!("[msg] evd using: {}\n", last.0)));
+    assert!(!shown(&[], &all).contains("[msg]"));
 }
 
+#[cfg(unix)]
 #[test]
 fn a_variable_turns_the_changelist_on_and_ignore_env_turns_it_off() {
     role::play_with("precise", "epoll (with changelist)", &[("EVENT_EPOLL_USE_CHANGELIST", "")]);
@@ -158,15 +168,15 @@ fn a_variable_turns_the_changelist_on_and_ignore_env_turns_it_off() {
 
 #[test]
 fn timers_are_precise_with_and_without_the_variable() {
-    role::play_with("precise", "epoll", &[("EVENT_PRECISE_TIMER", "1")]);
-    role::play_with("precise", "epoll", &[]);
+    role::play_with("precise", methods()[0], &[("EVENT_PRECISE_TIMER", "1")]);
+    role::play_with("precise", methods()[0], &[]);
 }
 
 /// A role: the method that the environment leads to, with a timer of 1 ms.
 pub fn precise(_: &Path, method: &str) {
     let base = EventBase::local().unwrap();
     assert_eq!(base.method(), method);
-    assert_eq!(EventBase::builder().local().ignore_env().build().unwrap().method(), "epoll");
+    assert_eq!(EventBase::builder().local().ignore_env().build().unwrap().method(), methods()[0]);
     let best = (0..50).map(|_| {
         let start = Instant::now();
         base.once_after(MS, |_| {}).unwrap();
@@ -176,34 +186,6 @@ pub fn precise(_: &Path, method: &str) {
     let best = best.min().unwrap();
     // libevent takes 3.3 ms at best unless it is asked for precision.
     assert!(best >= MS && best < 3 * MS, "{best:?}");
-}
-
-#[test]
-fn a_program_with_more_rights_than_its_user_ignores_the_environment() {
-    // SAFETY: it takes nothing.
-    if unsafe { libc::geteuid() } != 0 {
-        return println!("skipped: only root can make a program of another user");
-    }
-    let dir = std::env::temp_dir().join(format!("evd-semantics-suid-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let program = dir.join("program");
-    std::fs::copy("/proc/self/exe", &program).unwrap();
-    chown(&program, Some(65534), None).unwrap();
-    std::fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
-    let mut c = role::command(&program, "privileged", "");
-    c.envs([("EVENT_NOEPOLL", "1"), ("EVENT_EPOLL_USE_CHANGELIST", "1"), ("EVENT_SHOW_METHOD", "1")]);
-    let out = role::play(c);
-    std::fs::remove_dir_all(&dir).unwrap();
-    let said = String::from_utf8(out.stderr).unwrap();
-    assert!(!said.contains("[msg]"), "{said}");
-}
-
-/// A role: with the rights of the program's owner.
-pub fn privileged(_: &Path, _: &str) {
-    // SAFETY: they take nothing.
-    assert_ne!(unsafe { libc::getuid() }, unsafe { libc::geteuid() }, "is /tmp mounted nosuid?");
-    assert_eq!(EventBase::supported_methods(), ["epoll", "poll", "select"]);
-    assert_eq!(EventBase::local().unwrap().method(), "epoll");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Loops, their flags and what they return: `event_base_loop`, `EVLOOP_*`, `loopexit`, `loopbreak`, `loopcontinue`.
 
-use crate::os;
 use crate::parts::*;
 use evd_client::{Ended, Error, Event, EventBase, LoopFlags, What};
 use std::io::Write;
@@ -280,6 +279,7 @@ fn panic_in_a_callback_reaches_the_caller_and_the_base_goes_on() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_that_interrupts_the_wait_is_no_error() {
     each_base(|base| {
@@ -287,7 +287,7 @@ fn a_signal_that_interrupts_the_wait_is_no_error() {
         let other = EventBase::local().unwrap();
         let signal = Event::signal(&other, libc::SIGIO, |_, _| {}).unwrap();
         signal.add(None).unwrap();
-        let me = os::this_thread();
+        let me = crate::os::this_thread();
         let (tells, told) = channel();
         let prepare = base.prepare(move |_, _| {
             let _ = tells.send(());

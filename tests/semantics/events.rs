@@ -2,12 +2,11 @@
 
 use crate::os;
 use crate::parts::*;
-use evd_client::{Ended, Error, Event, EventBase, Features, What};
+use evd_client::{Ended, Error, Event, Features, What};
+use evd_proto::sys::AsRawFd;
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 #[test]
@@ -179,7 +178,7 @@ fn del_drops_what_is_pending_and_what_is_queued() {
 fn del_of_another_ready_event_in_a_callback_drops_its_activation() {
     each_base(|base| {
         let ((a, _b), (c, _d)) = (ready(), ready());
-        let cells: Rc<RefCell<Vec<Event<UnixStream>>>> = Rc::default();
+        let cells: Rc<RefCell<Vec<Event<Stream>>>> = Rc::default();
         let runs = Count::default();
         for stream in [a, c] {
             let (all, r) = (Rc::clone(&cells), Rc::clone(&runs));
@@ -200,7 +199,7 @@ fn del_of_another_ready_event_in_a_callback_drops_its_activation() {
 fn event_may_free_itself_or_another_ready_one_in_a_callback() {
     each_base(|base| {
         let ((a, b), (c, d)) = (ready(), ready());
-        let cells: Rc<RefCell<Vec<Event<UnixStream>>>> = Rc::default();
+        let cells: Rc<RefCell<Vec<Event<Stream>>>> = Rc::default();
         let runs = Count::default();
         for stream in [a, c] {
             let (all, r) = (Rc::clone(&cells), Rc::clone(&runs));
@@ -219,6 +218,7 @@ fn event_may_free_itself_or_another_ready_one_in_a_callback() {
 
 #[test]
 fn events_of_every_kind_may_free_themselves_in_their_callback() {
+    let _turn = turn();
     each_base(|base| {
         let (a, b) = ready();
         let runs = Count::default();
@@ -236,7 +236,7 @@ fn events_of_every_kind_may_free_themselves_in_their_callback() {
         frees(Event::timer(base, What::empty(), free(&runs)).unwrap(), &|e| e.add(Some(MS)).unwrap());
         frees(Event::timer(base, What::PERSIST, free(&runs)).unwrap(), &|e| e.add(Some(MS)).unwrap());
         frees(Event::user(base, free(&runs)).unwrap(), &|e| e.active(What::empty()).unwrap());
-        frees(Event::signal(base, libc::SIGWINCH, free(&runs)).unwrap(), &|e| e.add(None).unwrap());
+        frees(Event::signal(base, SIGWINCH, free(&runs)).unwrap(), &|e| e.add(None).unwrap());
         frees(Event::named(base, "frees:itself", free(&runs)).unwrap(), &|e| {
             e.active(What::empty()).unwrap()
         });
@@ -247,7 +247,7 @@ fn events_of_every_kind_may_free_themselves_in_their_callback() {
         });
         event.as_ref().unwrap().add(None).unwrap();
         event.unwrap().detach();
-        base.active_by_signal(libc::SIGWINCH);
+        base.active_by_signal(SIGWINCH);
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
         assert_eq!(runs.get(), 6);
         assert!(is_closed(&b));
@@ -282,6 +282,7 @@ fn detached_event_lives_until_it_frees_itself() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn regular_file_is_always_ready() {
     each_base(|base| {
@@ -318,9 +319,11 @@ fn a_bad_fd_is_refused_and_nothing_has_changed() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn the_changelist_notices_a_bad_fd_and_a_file_only_with_the_wait() {
-    let base = EventBase::builder().local().method("epoll").ignore_env().changelist().build().unwrap();
+    let base =
+        evd_client::EventBase::builder().local().method("epoll").ignore_env().changelist().build().unwrap();
     let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
     let file = Event::new(&base, file, READ, |_, _| panic!("it can't be watched")).unwrap();
     let bad = Event::new(&base, os::not_open(60_000), READ, |_, _| panic!("it is not open")).unwrap();
@@ -378,7 +381,9 @@ fn closed_tells_of_a_half_close_without_reading_where_the_method_can() {
     each_base(|base| {
         let (a, mut b) = pair();
         let a = Shared::new(a);
-        b.write_all(b"unread").unwrap();
+        if os::sees_a_close_behind_data() {
+            b.write_all(b"unread").unwrap();
+        }
         let (closed, read) = (Log::default(), Log::default());
         let event = Event::new(base, a.clone(), What::CLOSED | What::PERSIST, closed.says("closed")).unwrap();
         event.add(None).unwrap();
@@ -417,6 +422,10 @@ fn a_peer_that_is_gone_is_all_that_was_asked_for() {
 #[test]
 fn hangup_that_nobody_wants_does_not_spin() {
     each_base(|base| {
+        if os::PIPES_ARE_SOCKETS && base.features().contains(Features::EARLY_CLOSE) {
+            // Its end is what was asked for.
+            return;
+        }
         let (r, w) = os::pipe();
         let event = Event::new(base, r, What::CLOSED | What::PERSIST, |_, _| {}).unwrap();
         event.add(None).unwrap();

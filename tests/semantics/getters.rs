@@ -2,7 +2,7 @@
 
 use crate::parts::*;
 use evd_client::{Error, Event, What};
-use std::os::fd::{AsFd, AsRawFd};
+use evd_proto::sys::{AsFd, AsRawFd};
 
 #[test]
 fn timeout_among_the_flags_of_an_event_means_nothing() {

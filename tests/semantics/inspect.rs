@@ -2,9 +2,9 @@
 
 use crate::parts::*;
 use evd_client::{Counted, Event, EventBase, EventInfo, EventKey, Features, What};
+use evd_proto::sys::AsRawFd;
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 fn all(base: &EventBase) -> Vec<EventInfo> {
@@ -23,6 +23,7 @@ fn keys(base: &EventBase) -> Vec<EventKey> {
 
 #[test]
 fn for_each_event_goes_by_fds_signals_names_timers_and_active_ones() {
+    let _turn = turn();
     each_base(|base| {
         let (low, high) = (Rc::new(silent()), silent());
         let user = active(base, |_, _| {});
@@ -30,7 +31,7 @@ fn for_each_event_goes_by_fds_signals_names_timers_and_active_ones() {
         timer.add(Some(LONG)).unwrap();
         let named = Event::named(base, "a:name", |_, _| {}).unwrap();
         named.add(None).unwrap();
-        let signal = Event::signal(base, libc::SIGURG, |_, _| {}).unwrap();
+        let signal = Event::signal(base, SIGURG, |_, _| {}).unwrap();
         signal.add(None).unwrap();
         let fd = Event::new(base, high, READ, |_, _| {}).unwrap();
         fd.add(None).unwrap();
@@ -69,6 +70,7 @@ fn for_each_event_stops_with_what_it_is_told() {
 
 #[test]
 fn an_events_info_is_all_that_is_known_of_it() {
+    let _turn = turn();
     each_base_with(
         |b| b.priorities(3),
         |base| {
@@ -90,12 +92,12 @@ fn an_events_info_is_all_that_is_known_of_it() {
             let info = all(base).remove(0);
             assert_eq!((info.count, info.active, info.pending), (1, None, What::READ | What::TIMEOUT));
             drop(event);
-            let signal = Event::signal(base, libc::SIGURG, |_, _| {}).unwrap();
+            let signal = Event::signal(base, SIGURG, |_, _| {}).unwrap();
             signal.add(None).unwrap();
             let named = Event::named(base, "a:name", |_, _| {}).unwrap();
             named.add(None).unwrap();
             let [s, n] = &all(base)[..] else { panic!() };
-            assert_eq!((s.signo, s.fd, s.pending), (Some(libc::SIGURG), None, What::SIGNAL));
+            assert_eq!((s.signo, s.fd, s.pending), (Some(SIGURG), None, What::SIGNAL));
             assert_eq!((n.name.as_deref(), n.inserted, n.pending), (Some("a:name"), true, What::empty()));
         },
     );
@@ -103,6 +105,7 @@ fn an_events_info_is_all_that_is_known_of_it() {
 
 #[test]
 fn the_dump_has_a_line_for_each_event_in_libevents_form() {
+    let _turn = turn();
     each_base(|base| {
         let stream = silent();
         let number = stream.as_raw_fd();
@@ -111,7 +114,7 @@ fn the_dump_has_a_line_for_each_event_in_libevents_form() {
         io.active(What::READ).unwrap();
         let timer = Event::timer(base, What::empty(), |_, _| {}).unwrap();
         timer.add(Some(LONG)).unwrap();
-        let signal = Event::signal(base, libc::SIGURG, |_, _| {}).unwrap();
+        let signal = Event::signal(base, SIGURG, |_, _| {}).unwrap();
         signal.add(None).unwrap();
         // Active with all that it waits for.
         signal.active(What::SIGNAL).unwrap();
@@ -123,7 +126,7 @@ fn the_dump_has_a_line_for_each_event_in_libevents_form() {
         let at = lines.iter().position(|l| *l == "Active events:").unwrap();
         assert_eq!(lines[0], "Inserted events:");
         assert!(lines[1].ends_with(&format!(" [fd {number:2}] Read Write EOF Persist")), "{text}");
-        assert!(lines[2].ends_with(&format!(" [sig {}] Signal Persist", libc::SIGURG)), "{text}");
+        assert!(lines[2].ends_with(&format!(" [sig {}] Signal Persist", SIGURG)), "{text}");
         let (head, tail) = lines[3].split_once(" Timeout=").unwrap();
         assert!(head.ends_with(" [fd -1]"), "{text}");
         let (secs, micros) = tail.split_once('.').unwrap();
@@ -201,6 +204,8 @@ fn methods_have_libevents_features() {
         let bits = match base.method() {
             "poll" => 0x0c,
             "select" => 0x04,
+            "wepoll" => 0x0a,
+            "win32" => 0x00,
             _ => 0x0b,
         };
         assert_eq!(base.features(), Features::from_bits_retain(bits));

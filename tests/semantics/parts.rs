@@ -1,15 +1,16 @@
 //! What the suite shares: the settings that every test runs in, and small helpers.
 
+pub use crate::os::Stream;
+
+use crate::os;
 use evd::base::Clock;
 use evd_client::{Builder, Event, EventBase, LinkState, LoopFlags, Looped, What};
+use evd_proto::sys::{AsRawFd, PollFd, poll};
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub const MS: Duration = Duration::from_millis(1);
@@ -29,29 +30,10 @@ pub struct Setting {
 
 const CHANGELIST: &str = "epoll (with changelist)";
 
-/// In-process on each method; and with whatever is quiet at a live evd.
-pub const SETTINGS: [Setting; 7] = [
-    Setting { remote: false, method: "epoll" },
-    Setting { remote: false, method: CHANGELIST },
-    Setting { remote: false, method: "poll" },
-    Setting { remote: false, method: "select" },
-    Setting { remote: true, method: "epoll" },
-    Setting { remote: true, method: "poll" },
-    Setting { remote: true, method: "select" },
-];
-
-/// One evd for all tests of this program, on threads of its own.
-pub fn socket() -> &'static PathBuf {
-    static EVD: OnceLock<(PathBuf, evd::Daemon)> = OnceLock::new();
-    let (path, _) = EVD.get_or_init(|| {
-        let dir = std::env::temp_dir().join(format!("evd-semantics-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("socket");
-        let daemon = evd::Daemon::builder().socket(&path).spawn().unwrap();
-        (path, daemon)
-    });
-    path
-}
+#[cfg_attr(unix, path = "system/unix.rs")]
+#[cfg_attr(windows, path = "system/windows.rs")]
+mod system;
+pub use system::*;
 
 impl Setting {
     /// Parks whatever is quiet at once: no test is served in-process because it was busy.
@@ -163,42 +145,32 @@ pub fn until(base: &EventBase, what: &str, mut fact: impl FnMut() -> bool) {
     }
 }
 
-pub fn pair() -> (UnixStream, UnixStream) {
-    let (a, b) = UnixStream::pair().unwrap();
+pub fn pair() -> (Stream, Stream) {
+    let (a, b) = os::connection();
     a.set_nonblocking(true).unwrap();
     b.set_nonblocking(true).unwrap();
     (a, b)
 }
 
 /// A stream that nothing comes on.
-pub struct Silent(UnixStream, #[allow(dead_code, reason = "it is open, that is all")] UnixStream);
+pub struct Silent(Stream, #[allow(dead_code, reason = "it is open, that is all")] Stream);
 
 pub fn silent() -> Silent {
     let (a, b) = pair();
     Silent(a, b)
 }
 
-impl AsRawFd for Silent {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl AsFd for Silent {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// A stream that can be read already, and its other end.
-pub fn ready() -> (UnixStream, UnixStream) {
+pub fn ready() -> (Stream, Stream) {
     let (a, mut b) = pair();
     b.write_all(b"x").unwrap();
+    poll(&mut [PollFd::new(a.as_raw_fd(), What::READ)], None).unwrap();
     (a, b)
 }
 
 /// The other end is gone: the end, or a reset if it had not read everything.
-pub fn is_closed(mut stream: &UnixStream) -> bool {
+pub fn is_closed(mut stream: &Stream) -> bool {
+    poll(&mut [PollFd::new(stream.as_raw_fd(), What::READ)], Some(os::LOOK)).unwrap();
     match stream.read(&mut [0]) {
         Ok(n) => n == 0,
         Err(e) => e.kind() == ErrorKind::ConnectionReset,
@@ -206,23 +178,17 @@ pub fn is_closed(mut stream: &UnixStream) -> bool {
 }
 
 /// Reads what is there.
-pub fn drain(mut stream: &UnixStream) {
+pub fn drain(mut stream: &Stream) {
     while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
 }
 
 /// A stream that several events share.
 #[derive(Clone)]
-pub struct Shared(pub Rc<UnixStream>);
+pub struct Shared(pub Rc<Stream>);
 
 impl Shared {
-    pub fn new(stream: UnixStream) -> Shared {
+    pub fn new(stream: Stream) -> Shared {
         Shared(Rc::new(stream))
-    }
-}
-
-impl AsFd for Shared {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

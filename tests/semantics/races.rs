@@ -2,10 +2,9 @@
 
 use crate::parts::*;
 use evd_client::{Ended, Event, LoopFlags, What};
+use evd_proto::sys::AsRawFd;
 use std::cell::RefCell;
 use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::thread;
 
@@ -101,7 +100,7 @@ fn the_same_number_added_after_a_close_is_a_new_watch() {
 fn a_ready_event_may_replace_another_ready_one_by_its_number() {
     each_base(|base| {
         let ((a, _b), (c, _d)) = (ready(), ready());
-        let second: Rc<RefCell<Option<Event<UnixStream>>>> = Rc::default();
+        let second: Rc<RefCell<Option<Event<Stream>>>> = Rc::default();
         let seen = Log::default();
         let (cell, s, base2) = (Rc::clone(&second), seen.clone(), base.clone());
         // Newest last: whichever runs first, the other one's fd is closed under it and its number used again.

@@ -1,5 +1,7 @@
 //! Parts of tests that need a process of their own: this test program starts itself again.
 
+#[cfg(unix)]
+use crate::privileged;
 use crate::{config, fork, parts};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,7 +13,9 @@ type Role = fn(socket: &Path, arg: &str);
 const ROLES: &[(&str, Role)] = &[
     ("environment", config::environment),
     ("precise", config::precise),
-    ("privileged", config::privileged),
+    #[cfg(unix)]
+    ("privileged", privileged::privileged),
+    #[cfg(unix)]
     ("fork", fork::forks),
     ("again", fork::again),
 ];
@@ -20,8 +24,7 @@ const ROLES: &[(&str, Role)] = &[
 #[ignore = "a part that other tests start in a process of its own"]
 fn role() {
     let Ok(words) = std::env::var(ROLE) else { return };
-    // SAFETY: alarm takes a number. Its signal ends this process.
-    unsafe { libc::alarm(60) };
+    parts::end_after(60);
     let words: Vec<&str> = words.split('\n').collect();
     let (_, run) = ROLES.iter().find(|(name, _)| *name == words[0]).unwrap();
     run(Path::new(words[1]), words[2]);
@@ -31,7 +34,8 @@ fn role() {
 pub fn command(program: &Path, role: &str, arg: &str) -> Command {
     let mut c = Command::new(program);
     c.args(["--exact", "role::role", "--ignored", "--nocapture", "--test-threads=1"]);
-    c.env(ROLE, format!("{role}\n{}\n{arg}", parts::socket().display()));
+    let socket = if parts::REMOTE.contains(&true) { parts::socket().as_path() } else { Path::new("") };
+    c.env(ROLE, format!("{role}\n{}\n{arg}", socket.display()));
     for method in evd::backend::methods() {
         c.env_remove(method.env);
     }
@@ -47,7 +51,7 @@ pub fn play(mut c: Command) -> Output {
 
 /// In this program, with this environment.
 pub fn play_with(role: &str, arg: &str, environment: &[(&str, &str)]) -> Output {
-    let mut c = command(Path::new("/proc/self/exe"), role, arg);
+    let mut c = command(&std::env::current_exe().unwrap(), role, arg);
     c.envs(environment.iter().copied());
     play(c)
 }

@@ -51,6 +51,27 @@ const NAMES: &str = "
     evwatch_prepare_new evwatch_check_new evwatch_prepare_get_timeout evwatch_base evwatch_free
 ";
 
+/// What is not run on Windows, and why.
+const NOT_ON_WINDOWS: [(&str, &str); 11] = [
+    ("config::a_variable_turns_the_changelist_on_and_ignore_env_turns_it_off", "the changelist is epoll's"),
+    ("config::the_changelist_tells_the_kernel_once_for_each_fd", "the changelist is epoll's"),
+    (
+        "control::a_signal_that_interrupts_the_wait_is_no_error",
+        "a console event comes in a thread of its own",
+    ),
+    ("events::regular_file_is_always_ready", "only sockets and handles can be watched"),
+    ("events::the_changelist_notices_a_bad_fd_and_a_file_only_with_the_wait", "the changelist is epoll's"),
+    ("fork::reinit_in_the_child_brings_everything_back_and_leaves_the_parent_alone", "there is no fork"),
+    (
+        "privileged::a_program_with_more_rights_than_its_user_ignores_the_environment",
+        "no program has more rights than who starts it",
+    ),
+    ("signals::a_signal_event_knows_its_sender", "a console event has no sender"),
+    ("signals::a_signal_sent_to_evd_reaches_its_subscribers_with_its_sender", "evd passes none on"),
+    ("time::a_boot_timer_fires_after_its_time_and_not_before", "no timer is an fd"),
+    ("time::a_wall_timer_fires_at_its_time_and_not_before", "no timer is an fd"),
+];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -120,6 +141,9 @@ fn every_test_of_the_suite_is_in_the_table() {
     let named: BTreeSet<String> = rows().iter().flat_map(|cells| quoted(&cells[2])).collect();
     for entry in fs::read_dir(root().join("tests/semantics")).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
         if module == "table" || module == "role" {
             continue;
@@ -130,4 +154,26 @@ fn every_test_of_the_suite_is_in_the_table() {
             assert!(named.contains(&format!("{module}::{name}")), "{module}::{name} proves nothing");
         }
     }
+}
+
+#[test]
+fn what_is_not_run_on_windows_is_listed_with_its_reason() {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(root().join("tests/semantics")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
+        let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        for part in text.split("#[cfg(unix)]\n#[test]\n").skip(1) {
+            let name = part.split_once("fn ").unwrap().1.split('(').next().unwrap();
+            found.insert(format!("{module}::{name}"));
+        }
+    }
+    // This file has the words, too.
+    found.retain(|name| !name.starts_with("table::"));
+    let listed: BTreeSet<String> = NOT_ON_WINDOWS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(listed, found);
+    assert!(NOT_ON_WINDOWS.iter().all(|(_, why)| !why.is_empty()));
 }

@@ -83,11 +83,12 @@ fn a_prepare_watcher_is_told_how_long_the_wait_may_be() {
 
 #[test]
 fn a_base_without_timers_is_prepared_to_wait_for_ever() {
+    let _turn = turn();
     each_base(|base| {
         let told: Rc<RefCell<Vec<Option<Duration>>>> = Rc::default();
         let t = Rc::clone(&told);
         let watcher = base.prepare(move |_, timeout| t.borrow_mut().push(timeout));
-        let signal = Event::signal(base, libc::SIGURG, |_, _| {}).unwrap();
+        let signal = Event::signal(base, SIGURG, |_, _| {}).unwrap();
         signal.add(None).unwrap();
         base.handle().post(|base| base.loopbreak());
         base.dispatch().unwrap();

@@ -17,5 +17,11 @@ pub use what::What;
 #[cfg(windows)]
 pub use windows::*;
 
+/// What an event can wait for on this system beside what has an fd: handles on Windows, and nothing elsewhere.
+pub mod sources {
+    #[cfg(windows)]
+    pub use crate::sys::WaitHandle;
+}
+
 /// The most fds in one message, so in one frame: what the kernel takes. Source: unix(7), SCM_MAX_FD.
 pub const MAX_FDS: usize = 253;

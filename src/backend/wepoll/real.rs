@@ -6,6 +6,7 @@
 //! Source: Microsoft, I/O Completion Ports, CancelIoEx, SIO_BASE_HANDLE; wepoll; Wine, server/sock.c.
 
 use super::Backend;
+use super::handles::Handles;
 use super::wepoll::{Calls, Events, MOST, Wepoll};
 use evd_proto::sys::{AsFd, BAD_FD, BorrowedFd, RawFd, Wake, is_open};
 use std::io;
@@ -38,7 +39,7 @@ const END: usize = 1;
 const MARK: usize = 2;
 
 pub(super) fn open() -> io::Result<Box<dyn Backend + Send>> {
-    Ok(Box::new(Wepoll::on(Driver::new()?)))
+    Ok(Box::new(Handles::beside(Wepoll::on(Driver::new()?))))
 }
 
 /// Some sockets of a poll, or of its answer. Source: as [`POLL`].

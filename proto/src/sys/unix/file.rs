@@ -135,6 +135,9 @@ pub fn reserve_fd() -> io::Result<OwnedFd> {
     Ok(File::open("/dev/null")?.into())
 }
 
+/// Whether there is a [`replace`].
+pub const CAN_REPLACE: bool = true;
+
 /// Makes the number of `old` mean the file of `new`, closed on exec. Whoever knows the number has the new file from then on.
 ///
 /// # Errors

@@ -72,8 +72,9 @@ pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use end::close_in_passing;
 pub use file::{
-    FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open, most_epoll_entries,
-    most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd, restrict_file_mode,
+    CAN_REPLACE, FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open,
+    most_epoll_entries, most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd,
+    restrict_file_mode,
 };
 pub use fork::{Generation, generation};
 #[cfg(feature = "harden")]

@@ -1,7 +1,7 @@
 //! What a number refers to.
 
 use super::fd::handle;
-use super::{AsRawFd, BorrowedFd, OwnedFd, RawFd, cvt};
+use super::{AsRawFd, BorrowedFd, OwnedFd, RawFd, cvt, wait_effect};
 use crate::sys::{FileId, FileKind};
 use std::io;
 use std::time::Duration;
@@ -10,10 +10,16 @@ use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET, getsockopt};
 /// Asks what `fd` is. Each socket is its own file: Windows does not tell which numbers are duplicates of each other.
 ///
 /// # Errors
-/// `WSAENOTSOCK` if `fd` is not an open socket.
+/// `WSAENOTSOCK` if `fd` is neither an open socket nor a handle that can be waited for.
 pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
-    socket_type(fd.as_raw_fd())?;
-    Ok(FileId { kind: FileKind::Socket, dev: 0, ino: fd.as_raw_fd() as u64, access: 0 })
+    let number = fd.as_raw_fd();
+    let kind = match socket_type(number) {
+        Ok(_) => FileKind::Socket,
+        // One of those that are never parked: a wait of another process would take what is this one's.
+        Err(_) if wait_effect(number).is_ok_and(|effect| effect.is_some()) => FileKind::SignalFd,
+        Err(e) => return Err(e),
+    };
+    Ok(FileId { kind, dev: 0, ino: number as u64, access: 0 })
 }
 
 fn socket_type(number: RawFd) -> io::Result<i32> {
@@ -64,6 +70,9 @@ pub fn take_count(_fd: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 const NOTHING_HELD: &str = "evd is not there for Windows yet, so nothing can be held";
+
+/// Whether there is a [`replace`].
+pub const CAN_REPLACE: bool = false;
 
 /// Not on Windows, where a number can't be made to mean another file.
 ///

@@ -11,12 +11,13 @@ mod signals;
 mod socket;
 #[path = "../unix/timer/none.rs"]
 mod timer;
+mod wait_handle;
 mod wake;
 
 pub use clock::{monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};
 pub use file::{
-    counter, counting_timer, duplicate, identify, is_open, raise_open_files, replace, take_count,
+    CAN_REPLACE, counter, counting_timer, duplicate, identify, is_open, raise_open_files, replace, take_count,
 };
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
@@ -25,6 +26,7 @@ pub use process::{
 pub use signals::{SignalSet, Signals, daemon_scope_allowed, is_signal, signal_name, signal_number};
 pub use socket::{Received, connect, recv, send};
 pub use timer::{TimerClock, TimerFd};
+pub use wait_handle::{WaitEffect, WaitHandle, wait_effect};
 pub use wake::Wake;
 
 use std::io;
