@@ -225,6 +225,10 @@ impl State {
         let Watch { fd, place, trigger, .. } = *self.watch(w);
         self.delist(w);
         match place {
+            // evd may have a copy still, on its way to it: then closing the fd would not take it out of the kernel's table.
+            Place::Local if !self.park.armed(w).is_empty() => {
+                self.base.unwatch(FdNumber(fd).as_fd(), watch_token(w));
+            }
             Place::Local => {
                 self.base.rest(FdNumber(fd).as_fd(), watch_token(w), trigger == Trigger::Spent);
             }

@@ -6,6 +6,7 @@
 //!
 //! What evd is told beside that is in [`told`].
 
+mod looks;
 mod told;
 
 use crate::state::{NIL, Place, State};
@@ -101,6 +102,8 @@ pub(crate) struct Park {
     pub report_signals: bool,
     next_report: u64,
     pub attended: bool,
+    /// A loop that does not wait has looked at what is parked, and none has waited since.
+    pub was_asked: bool,
 }
 
 impl Park {

@@ -10,7 +10,6 @@ use crate::run;
 use crate::state::{Core, Flow, NIL, Place, Sender, State};
 use crate::watchers::Moment;
 use evd::base::Activation;
-use evd_proto::sys::{PollFd, poll};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -65,8 +64,8 @@ pub(crate) fn timer_token(id: u32) -> u64 {
 }
 
 impl State {
-    /// Gets ready for a wait, and says until when it may last; 0: it is only a look.
-    fn before_wait(&mut self, may_wait: bool) -> Option<u64> {
+    /// Gets ready for a wait, and says until when it may last; 0: it is only a look. `asks_now`: the loop never waits, and asks what is ready this moment.
+    fn before_wait(&mut self, may_wait: bool, asks_now: bool) -> Option<u64> {
         if !self.laters.is_empty() {
             for id in std::mem::take(&mut self.laters) {
                 self.activate_now(id);
@@ -77,9 +76,17 @@ impl State {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
             self.look_at_outs();
+            if asks_now {
+                self.look_at_parked();
+            }
             self.send_at_once();
         }
-        if may_wait { self.longest_wait() } else { Some(0) }
+        if may_wait {
+            self.park.was_asked = false;
+            self.longest_wait()
+        } else {
+            Some(0)
+        }
     }
 
     /// Waits; what came is active afterwards, timers excepted.
@@ -101,7 +108,9 @@ impl State {
         self.activations = came;
         if link {
             self.read_link();
-            self.look_at_outs();
+            if self.look_at_outs() {
+                self.look_beside_reports();
+            }
             self.flush_link();
         }
         if !self.always.is_empty() {
@@ -170,17 +179,7 @@ impl State {
                 asked.push(slot.watch);
             }
         }
-        let mut polls: Vec<PollFd> =
-            asked.iter().map(|w| PollFd::new(self.watch(*w).fd, self.watch(*w).interest)).collect();
-        if asked.is_empty() || poll(&mut polls, Some(Duration::ZERO)).is_err() {
-            return;
-        }
-        for (&w, poll) in asked.iter().zip(&polls) {
-            if !poll.ready().is_empty() {
-                self.set_place(w, Place::Out);
-                self.fire(w, poll.ready() & self.known_bits());
-            }
-        }
+        self.look_at(&asked);
     }
 
     fn take_timer(&mut self, id: u32, deadline: u64) {
@@ -274,7 +273,7 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
             }
         }
         // Mail that is left of a closure that panicked is in no mailbox that would end the wait.
-        turn(core, may_wait && core.inbox.borrow().is_empty())?;
+        turn(core, may_wait && core.inbox.borrow().is_empty(), flags.contains(LoopFlags::NONBLOCK))?;
         if looked && core.state.borrow().is_empty() {
             continue;
         }
@@ -308,14 +307,14 @@ pub(crate) fn run_loop(core: &Rc<Core>, flags: LoopFlags) -> Result<Looped, Erro
 }
 
 /// One wait with its watchers, and what came of it is active afterwards.
-fn turn(core: &Rc<Core>, may_wait: bool) -> Result<(), Error> {
-    let mut deadline = core.state.borrow_mut().before_wait(may_wait);
+fn turn(core: &Rc<Core>, may_wait: bool, asks_now: bool) -> Result<(), Error> {
+    let mut deadline = core.state.borrow_mut().before_wait(may_wait, asks_now);
     if core.watchers.borrow().watch(Moment::Prepare) {
         let now = core.state.borrow().base.look_at_clock();
         let timeout = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now)));
         run::watchers(core, Moment::Prepare, timeout);
         // They may have made something active, or due earlier.
-        deadline = core.state.borrow_mut().before_wait(may_wait);
+        deadline = core.state.borrow_mut().before_wait(may_wait, false);
     }
     let waited = core.state.borrow_mut().wait(deadline);
     if core.watchers.borrow().watch(Moment::Check) {

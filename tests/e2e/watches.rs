@@ -2,7 +2,7 @@
 
 use crate::parts::*;
 use crate::wire::{Evd, eventually};
-use evd_client::{Event, EventBase, What};
+use evd_client::{Event, EventBase, LoopFlags, What};
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -334,4 +334,69 @@ fn a_panic_in_a_callback_leaves_what_is_parked_as_it_was() {
     assert!(timer.time_left().is_some());
     park(&base, 2);
     assert_eq!(base.link(), link, "the same session");
+}
+
+#[test]
+fn a_loop_that_does_not_wait_finds_what_is_ready_whether_evd_has_reported_it_or_not() {
+    let evd = evd();
+    let base = base(&evd);
+    let (near, mut far) = pair();
+    let (_event, got) = reader(&base, near);
+    let (near, mut edge_far) = pair();
+    for round in 0..3 {
+        park(&base, 1);
+        // It can report nothing.
+        freeze(&evd);
+        for n in 1..=3 {
+            far.write_all(b"x").unwrap();
+            base.loop_(LoopFlags::NONBLOCK).unwrap();
+            assert_eq!(got.get(), round * 3 + n, "in one look, round {round}, look {n}");
+        }
+        evd.signal(libc::SIGCONT);
+    }
+    // The first edge of a watch that is new, too.
+    let edges = Count::default();
+    let of = Rc::clone(&edges);
+    let edge = Event::new(&base, near, READ | What::ET, move |_, _| count(&of)).unwrap();
+    freeze(&evd);
+    edge.add(None).unwrap();
+    for n in 1..=3 {
+        base.loop_(LoopFlags::NONBLOCK).unwrap();
+        assert_eq!(edges.get(), n - 1);
+        edge_far.write_all(b"x").unwrap();
+        base.loop_(LoopFlags::NONBLOCK).unwrap();
+        assert_eq!(edges.get(), n);
+    }
+    evd.signal(libc::SIGCONT);
+    // A loop that waits parks what is level-triggered again.
+    until(&base, "it is parked again", || base.watches() == (1, 1));
+}
+
+#[test]
+fn the_most_urgent_of_what_became_ready_together_runs_first() {
+    let evd = evd();
+    let builder = EventBase::builder().socket(evd.path()).connect().ignore_env().linger(Duration::ZERO);
+    let base = builder.priorities(2).build().unwrap();
+    let ran = Rc::new(RefCell::new(Vec::new()));
+    let (mut events, mut fars) = (Vec::new(), Vec::new());
+    for n in 0..20 {
+        let (near, far) = pair();
+        let of = Rc::clone(&ran);
+        let event = Event::new(&base, near, READ | What::PERSIST, move |event, _| {
+            let _ = event.source().read(&mut [0]);
+            of.borrow_mut().push(n);
+        })
+        .unwrap();
+        event.set_priority(usize::from(n != 13)).unwrap();
+        event.add(None).unwrap();
+        events.push(event);
+        fars.push(far);
+    }
+    for round in 0..100 {
+        park(&base, 20);
+        fars.iter_mut().for_each(|far| far.write_all(b"x").unwrap());
+        base.loop_(LoopFlags::ONCE).unwrap();
+        let ran = std::mem::take(&mut *ran.borrow_mut());
+        assert_eq!((ran.len(), ran[0]), (20, 13), "round {round}: {ran:?}");
+    }
 }
