@@ -201,7 +201,16 @@ impl Worker {
                     }
                     self.turn(id);
                 }
-                Due::Hello(id) => self.refuse_late(id),
+                Due::Hello(id) => {
+                    if let Some(seat) = self.seat(id) {
+                        seat.deadline = None;
+                    }
+                    // It may be evd that is late: a machine that slept, a process that was stopped.
+                    self.turn(id);
+                    if matches!(self.seat(id), Some(Seat { occupant: Occupant::Greeting(_), .. })) {
+                        self.refuse_late(id);
+                    }
+                }
                 Due::Ticket(number) => self.ticket_expired(number),
                 Due::Holds => {
                     // What goes is closed here, in a worker of its user.
