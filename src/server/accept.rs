@@ -13,8 +13,8 @@ use crate::base::{Activation, Base};
 use evd_proto::What;
 use evd_proto::reply::Code;
 use evd_proto::sys::{self, Listener, signal_name};
+use evd_proto::sys::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -132,10 +132,7 @@ impl Acceptor {
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);
-                        match set.signo {
-                            libc::SIGHUP => self.reload(),
-                            _ => self.shared.stop(),
-                        }
+                        if sys::RELOAD_SIGNAL == Some(set.signo) { self.reload() } else { self.shared.stop() }
                     }
                     Activation::Mail => self.show(),
                 }
@@ -190,7 +187,7 @@ impl Acceptor {
                 }
                 Ok(socket) => self.admit(socket),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if is_out_of_fds(&e) => return self.turn_away(&e),
+                Err(e) if sys::is_shortage(&e) => return self.turn_away(&e),
                 // The connection is gone again, or a network error of it: the next one is another one.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
@@ -205,8 +202,9 @@ impl Acceptor {
         let peer = match sys::peer(socket.as_fd()) {
             Ok(peer) => peer,
             Err(e) => {
-                let text = format!("evd can't tell who connects: {e}");
-                return self.reject.refuse(socket, Code::System, text);
+                let denied = e.kind() == io::ErrorKind::PermissionDenied;
+                let code = if denied { Code::NotAllowed } else { Code::System };
+                return self.reject.refuse(socket, code, format!("evd can't tell who connects: {e}"));
             }
         };
         let inspects = match self.shared.access.standing(&peer, socket.as_fd()) {
@@ -225,7 +223,7 @@ impl Acceptor {
             }
             Err((socket, Unassigned::Os(e))) => {
                 warn_of!(peer.uid, "no worker for user {}: {e}", peer.uid);
-                let code = if is_out_of_fds(&e) { Code::OutOfFds } else { Code::System };
+                let code = if sys::is_shortage(&e) { Code::OutOfFds } else { Code::System };
                 self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
             }
         }
@@ -286,8 +284,4 @@ impl Acceptor {
         super::log::end();
         log::info!("stopped; {bases} bases were told");
     }
-}
-
-fn is_out_of_fds(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }

@@ -2,8 +2,8 @@
 
 use super::error::Error;
 use super::mail::lock;
+use evd_proto::sys::BorrowedFd;
 use evd_proto::sys::{self, Peer};
-use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 
 /// Who was named as allowed, as it was written down: names are looked up when evd starts, and again when it reloads.
@@ -153,7 +153,7 @@ fn ids(list: &str, kind: &str, by_name: impl Fn(&str) -> Option<u32>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+    use evd_proto::sys::AsFd;
 
     #[test]
     fn own_user_and_root_always_others_by_list() {

@@ -17,7 +17,6 @@ use evd_proto::path::socket_path;
 use evd_proto::reply::Resource;
 use evd_proto::sys::{self, Listener};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -154,7 +153,7 @@ impl Builder {
         let access =
             Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
         let mut base = new_base()?;
-        for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        for signo in sys::STOP_SIGNALS.iter().copied().chain(sys::RELOAD_SIGNAL) {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
         }
         let Passed { listener, parcels, starts, stale } = service::passed().map_err(Error::Passed)?;
@@ -269,10 +268,7 @@ fn make_directory(socket: &Path) -> io::Result<()> {
         return Ok(());
     };
     let mode = if dir == Path::new("/run/evd") { 0o755 } else { 0o700 };
-    match std::fs::DirBuilder::new().mode(mode).create(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
+    sys::make_directory(dir, mode)
 }
 
 /// An evd on threads of this process. Dropping it stops it: its clients are told, and its socket goes.

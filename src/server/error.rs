@@ -73,7 +73,7 @@ impl fmt::Display for Error {
                         write!(f, "{source}; move it away, or give another path with --socket")
                     }
                     io::ErrorKind::InvalidInput => {
-                        write!(f, "{source}; give a shorter path with --socket")
+                        write!(f, "{source}; give another path with --socket")
                     }
                     _ => write!(f, "{source}"),
                 }

@@ -9,11 +9,8 @@
 use super::book::Held;
 use super::records::{self, Log, Record};
 use super::store::Store;
-use evd_proto::sys;
-use std::fs::File;
+use evd_proto::sys::{self, AsFd, AsRawFd, MemFile, OwnedFd, RawFd};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
 
 /// Bytes that may be on their way in a parcel. The system's own limit is likely lower: some hundred single fds, or many times 253 of them.
 const BUFFER: i32 = 4 << 20;
@@ -29,7 +26,7 @@ pub(super) struct Parcel {
     tx: OwnedFd,
     /// Kept so that the last one to close it is a worker of its user, and not the service manager.
     rx: OwnedFd,
-    log: File,
+    log: MemFile,
     /// Bytes of the log that count.
     pub len: u64,
     /// Fds in it.
@@ -48,7 +45,7 @@ impl Parcel {
     ) -> io::Result<Parcel> {
         let (tx, rx) = sys::socketpair()?;
         sys::enlarge_send_buffer(tx.as_fd(), BUFFER)?;
-        let log = sys::memfd(c"evd-holds")?;
+        let log = MemFile::new(c"evd-holds")?;
         let name = name(uid, generation);
         let mut parcel = Parcel { name, tx, rx, log, len: 0, sent: 0 };
         let mut text = records::head(uid, generation).to_vec();
@@ -175,7 +172,7 @@ impl Left {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
             }
-            Err(e) if is_shortage(&e) => return Err(e),
+            Err(e) if sys::is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
@@ -183,7 +180,7 @@ impl Left {
         };
         if log.live.len() >= sys::most_open_files() as usize / 4 * 3 {
             // Do not take the last ones from others in order to find out.
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return Err(sys::shortage());
         }
         if !log.whole {
             // The usual end of an evd that was killed while it wrote: nobody was told yet that it was done.
@@ -191,7 +188,7 @@ impl Left {
         }
         let mut fds = match look_through(rx) {
             Ok(fds) => fds,
-            Err(e) if is_shortage(&e) => return Err(e),
+            Err(e) if sys::is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("the fds of parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
@@ -208,13 +205,8 @@ impl Left {
     }
 }
 
-/// Whether it may be better another time.
-fn is_shortage(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
-}
-
 fn read_log(fd: &OwnedFd) -> io::Result<Result<Log, records::Unreadable>> {
-    let mut file = File::from(fd.try_clone()?);
+    let mut file = MemFile::adopt(fd.try_clone()?)?;
     file.seek(SeekFrom::Start(0))?;
     let mut bytes = Vec::new();
     file.take(LONGEST_LOG).read_to_end(&mut bytes)?;
@@ -234,7 +226,7 @@ fn look_through(rx: &OwnedFd) -> io::Result<Vec<Option<OwnedFd>>> {
         };
         if got.fds_lost {
             // Better none than some: the parcel stays in the store, and another time there may be room.
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return Err(sys::shortage());
         }
         if got.len < text.len() {
             return Ok(all);

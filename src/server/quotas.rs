@@ -37,7 +37,13 @@ impl Wanted {
     /// What each user may have, and how much there is for all of them.
     pub fn quotas(&self) -> Quotas {
         let files = u64::try_from(sys::most_open_files()).unwrap_or(1024);
-        self.within(files, sys::most_epoll_entries())
+        let mut wanted = Wanted::default();
+        if !crate::backend::supported(false).into_iter().any(super::worker::is_nestable) {
+            // Here a base of any method needs a thread of its own.
+            wanted.set(Resource::Threads, EACH[Resource::Connections as usize].1);
+        }
+        wanted.0.extend_from_slice(&self.0);
+        wanted.within(files, sys::most_epoll_entries())
     }
 
     fn within(&self, files: u64, entries: Option<u64>) -> Quotas {

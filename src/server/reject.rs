@@ -5,7 +5,7 @@
 
 use evd_proto::channel::Output;
 use evd_proto::reply::{Code, Refused};
-use std::os::fd::{AsFd, OwnedFd};
+use evd_proto::sys::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};

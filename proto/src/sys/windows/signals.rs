@@ -22,8 +22,15 @@ use windows_sys::core::BOOL;
 /// Number and name of what there is.
 const SIGNALS: [(i32, &str); 3] = [(INT, "INT"), (TERM, "TERM"), (BREAK, "BREAK")];
 const INT: i32 = 2;
-const TERM: i32 = 15;
+pub(super) const TERM: i32 = 15;
 const BREAK: i32 = 21;
+
+/// The signals that end a daemon in an orderly way.
+pub const STOP_SIGNALS: &[i32] = &[INT, TERM, BREAK];
+/// The one by which a daemon looks again at what can change while it runs: there is none on Windows.
+pub const RELOAD_SIGNAL: Option<i32> = None;
+/// The one that says that a child has ended: there is none on Windows.
+pub const CHILD_SIGNAL: Option<i32> = None;
 
 /// What came of one signal since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
