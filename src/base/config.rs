@@ -181,8 +181,11 @@ mod tests {
     #[test]
     fn refusals_say_what_is_wrong_and_what_would_be_right() {
         let plain = Config { ignore_env: true, ..Config::default() };
-        let unknown = fails(Config { method: Some("wepoll".into()), ..plain.clone() });
-        assert!(unknown.contains("\"wepoll\"") && unknown.contains(backend::methods()[0].name), "{unknown}");
+        let unknown = fails(Config { method: Some("io_uring".into()), ..plain.clone() });
+        assert!(
+            unknown.contains("\"io_uring\"") && unknown.contains(backend::methods()[0].name),
+            "{unknown}"
+        );
         let first = backend::methods()[0].name.to_owned();
         let both = fails(Config { method: Some(first.clone()), avoid: vec![first.clone()], ..plain.clone() });
         assert!(both.contains(&first) && both.contains(CONFIGURATION), "{both}");
