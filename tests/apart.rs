@@ -11,6 +11,9 @@ mod parts;
 #[path = "random/mod.rs"]
 #[allow(dead_code)]
 mod random;
+#[cfg(windows)]
+#[path = "apart/service.rs"]
+mod service;
 #[path = "apart/watches.rs"]
 mod watches;
 

@@ -72,7 +72,7 @@ unsafe extern "system" fn control(code: u32, _kind: u32, _data: *mut c_void, _co
     match code {
         SERVICE_CONTROL_STOP | SERVICE_CONTROL_SHUTDOWN => {
             tell(SERVICE_STOP_PENDING, 0);
-            signals::deliver(signals::TERM);
+            signals::end();
             NO_ERROR
         }
         SERVICE_CONTROL_INTERROGATE => NO_ERROR,
