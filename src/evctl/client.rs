@@ -308,7 +308,7 @@ fn shown(path: &Path) -> String {
 /// Says why nobody could be reached at `path`, and what would be right.
 fn cannot_reach(path: &Path, e: &io::Error) -> Error {
     let path = shown(path);
-    let hint = "start evd (systemctl start evd), or name its socket by --socket or EVD_SOCKET";
+    let hint = format!("start evd ({}), or name its socket by --socket or EVD_SOCKET", sys::HOW_TO_START);
     match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             Error::NotRunning(format!("evd is not running: there is no socket at {path}; {hint}"))
@@ -316,9 +316,9 @@ fn cannot_reach(path: &Path, e: &io::Error) -> Error {
         io::ErrorKind::ConnectionRefused => {
             Error::NotRunning(format!("evd is not running: nobody listens at {path}; {hint}"))
         }
-        io::ErrorKind::PermissionDenied => Error::NotAllowed(format!(
-            "this user may not connect to {path}; evd's --allow-uid or --allow-gid would let it"
-        )),
+        io::ErrorKind::PermissionDenied => {
+            Error::NotAllowed(format!("this user may not connect to {path}; {}", sys::HOW_TO_LET_IN))
+        }
         _ => Error::Failed(format!("can't connect to {path}: {e}")),
     }
 }

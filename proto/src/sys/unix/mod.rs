@@ -107,6 +107,10 @@ use std::path::PathBuf;
 
 /// errno of a send whose fds would be too many in flight for this user (about RLIMIT_NOFILE). Source: unix(7), ETOOMANYREFS.
 pub const TOO_MANY_IN_FLIGHT: i32 = libc::ETOOMANYREFS;
+/// How people start a daemon that is a service.
+pub const HOW_TO_START: &str = "systemctl start evd";
+/// What lets a user in who is not.
+pub const HOW_TO_LET_IN: &str = "evd's --allow-uid or --allow-gid would let it";
 /// errno of a number that is not an open file. Source: errno(3), EBADF.
 pub const BAD_FD: i32 = libc::EBADF;
 

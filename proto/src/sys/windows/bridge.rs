@@ -35,6 +35,9 @@ const PAIR: i32 = 4096;
 /// How long the last write of a closed connection may take.
 const LINGERS: Duration = Duration::from_secs(2);
 
+/// So many reads are made of what a closed connection has left: more than the inbox and the system's buffer hold.
+const LEFT: usize = 16;
+
 /// By the number of the socket that stands for it.
 static ALL: RwLock<BTreeMap<RawFd, Arc<Bridge>>> = RwLock::new(BTreeMap::new());
 
@@ -289,6 +292,7 @@ impl Bridge {
             self.make_writable();
         }
         self.finish();
+        self.discard(read, came);
     }
 
     /// Whether the pipe is to be read.
@@ -393,6 +397,16 @@ impl Bridge {
         let mut inbox = lock(&self.inbox);
         inbox.chunks.clear();
         inbox.end.get_or_insert(End::Closed);
+    }
+
+    /// Opens and closes the sockets of what came and nobody will read: where they were described they are open in this process already, and nobody else can close them.
+    fn discard(&self, mut read: Operation, mut came: Vec<u8>) {
+        for _ in 0..LEFT {
+            match if read.is_pending() { read.ended(false) } else { read.read(READ) } {
+                Ok(Some(n)) => self.take_in(&mut came, &read.bytes()[..n]),
+                _ => return,
+            }
+        }
     }
 }
 

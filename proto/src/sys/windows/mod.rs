@@ -61,6 +61,10 @@ use windows_sys::Win32::Networking::WinSock;
 
 /// Not an error that Windows has: its sockets are not sent in flight.
 pub const TOO_MANY_IN_FLIGHT: i32 = i32::MIN;
+/// How people start a daemon that is a service.
+pub const HOW_TO_START: &str = "evd.exe, or sc start evd";
+/// What lets a user in who is not: nothing.
+pub const HOW_TO_LET_IN: &str = "on Windows an evd serves only the user that it runs as";
 /// The code of a number that is not a socket. Source: Windows Sockets Error Codes, WSAENOTSOCK.
 pub const BAD_FD: i32 = WinSock::WSAENOTSOCK;
 

@@ -155,7 +155,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     fn name() -> PathBuf {
         static LAST: AtomicU32 = AtomicU32::new(0);
@@ -277,7 +277,9 @@ mod tests {
         for round in 0..3u8 {
             let mut sent = 0;
             let part = vec![round; 50_000];
+            let limit = Instant::now() + 3 * SOON;
             loop {
+                assert!(Instant::now() < limit, "it stays writable");
                 match send(a.as_fd(), &part, &[]) {
                     Ok(n) => sent += n,
                     Err(e) => {
@@ -320,6 +322,20 @@ mod tests {
         while send(a.as_fd(), &[0; 60_000], &[]).is_ok() {}
         drop(a);
         while !receive(&b, &mut fds).is_empty() {}
+    }
+
+    #[test]
+    fn sockets_that_came_and_were_not_read_are_closed_with_the_connection() {
+        let (a, b) = connected();
+        let (mut here, there) = loopback_pair().unwrap();
+        // More than is read ahead: the last of them are in the pipe still.
+        while send(a.as_fd(), b"x", &[there.as_raw_fd(); 100]).is_ok() {}
+        drop((a, there));
+        here.set_nonblocking(false).unwrap();
+        drop(b);
+        here.set_read_timeout(Some(SOON)).unwrap();
+        let end = here.read(&mut [0]);
+        assert!(matches!(end, Ok(0)) || end.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
     }
 
     #[test]
