@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Ends that wait for a client.
 const AHEAD: usize = 8;
+/// Connections that wait to be accepted; more are closed.
+const MOST: usize = 4096;
 /// How long nothing is done when an end can't be made: the system is out of memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -112,8 +114,11 @@ impl Shared {
                         // First the next one: there is always one to be connected to.
                         free.extend(Free::new(path, access, false));
                         if let (Ok(()), Some(pipe)) = (came, end.take()) {
-                            self.waiting().push_back(pipe);
-                            self.wake.notify();
+                            let mut waiting = self.waiting();
+                            if waiting.len() < MOST {
+                                waiting.push_back(pipe);
+                                self.wake.notify();
+                            }
                         }
                     }
                 }

@@ -339,6 +339,28 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_left_of_a_connection_whose_sockets_are_closed() {
+        let gone = |was: std::sync::Weak<bridge::Bridge>| {
+            let limit = Instant::now() + SOON;
+            while was.upgrade().is_some() {
+                assert!(Instant::now() < limit, "its thread runs still");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        let behind = |fd: &OwnedFd| std::sync::Arc::downgrade(&bridge::of(fd.as_raw_fd()).unwrap());
+        for _ in 0..5 {
+            let (a, b) = connected();
+            let (of_a, of_b) = (behind(&a), behind(&b));
+            send(a.as_fd(), b"never read", &[]).unwrap();
+            drop(a);
+            gone(of_a);
+            assert!(of_b.upgrade().is_some());
+            drop(b);
+            gone(of_b);
+        }
+    }
+
+    #[test]
     fn what_is_no_chunk_ends_the_connection() {
         let path = name();
         let listener = listen(&path, 0o600, None).unwrap();
