@@ -1,14 +1,25 @@
 //! Sockets that are passed to evd, outlive the process that had them, and are taken by another.
 
 use crate::parts::*;
-use evd_client::hold;
+use evd_client::Error;
+use evd_proto::reply::Code;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 /// Serves one connection after the other on a listener that outlives it: answers with its word to whatever comes.
-pub fn server(_socket: &Path, args: &[&str]) {
-    let listener = hold::take_or("apart:web", || TcpListener::bind("127.0.0.1:0")).unwrap();
+pub fn server(socket: &Path, args: &[&str]) {
+    // As `hold::take_or`, which goes on without evd if it does not answer in two seconds.
+    let base = base(socket, "server");
+    let listener = match insist(|| base.take_copy("apart:web")) {
+        Ok(held) => TcpListener::from(held.fd),
+        Err(Error::Refused(why)) if why.code == Code::Unknown => {
+            let made = listener();
+            insist(|| base.hold_anew("apart:web", &made, b"", None)).unwrap();
+            made
+        }
+        Err(e) => panic!("{e}"),
+    };
     listener.set_nonblocking(false).unwrap();
     say(port(&listener));
     while let Ok((mut stream, _)) = listener.accept() {
@@ -26,7 +37,7 @@ pub fn taker(socket: &Path, args: &[&str]) {
     match args {
         ["hold", port] => {
             let stream = dial(port);
-            base.hold("apart:conn", &stream, b"state of it", None).unwrap();
+            insist(|| base.hold_anew("apart:conn", &stream, b"state of it", None)).unwrap();
             say("held");
             hear();
         }
@@ -36,7 +47,7 @@ pub fn taker(socket: &Path, args: &[&str]) {
             let mut stream = TcpStream::from(held.fd);
             stream.set_nonblocking(false).unwrap();
             stream.write_all(b"successor").unwrap();
-            base.sync().unwrap();
+            insist(|| base.sync()).unwrap();
             assert!(base.take("apart:conn").is_err(), "it is held no longer");
             say("taken");
         }

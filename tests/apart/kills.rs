@@ -44,7 +44,7 @@ pub fn sink(socket: &Path, args: &[&str]) {
         events.push(event);
     }
     say("ready");
-    until(&base, "all have ended", || left.get() == 0);
+    serve(&base, || left.get() == 0);
     let names: Vec<String> = (0..CONNECTIONS).map(|n| format!("apart:sink:{}:{n}", args[0])).collect();
     until(&base, "evd is back", || is_up(&base));
     names.iter().for_each(|name| drop(base.drop_held(name)));

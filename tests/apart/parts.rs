@@ -1,6 +1,6 @@
 //! Processes, and ways to wait for a fact.
 
-use evd_client::{EventBase, LinkState, LoopFlags};
+use evd_client::{Error, EventBase, LinkState, LoopFlags};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub fn play(roles: &[(&str, Role)]) {
     let Ok(words) = std::env::var(ROLE) else { return };
     // Whoever started it may have been killed.
     std::thread::spawn(|| {
-        std::thread::sleep(4 * PATIENCE);
+        std::thread::sleep(10 * PATIENCE);
         std::process::exit(3);
     });
     println!();
@@ -226,11 +226,30 @@ pub fn base(socket: &Path, name: &str) -> EventBase {
     builder.connect().liveness(50 * MS).build().unwrap()
 }
 
+/// Asks again while evd does not answer in the time that a client gives it: the machine is slow.
+pub fn insist<T>(ask: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Err(Error::TimedOut) if Instant::now() < limit => {}
+            other => return other,
+        }
+    }
+}
+
 pub fn is_up(base: &EventBase) -> bool {
     matches!(base.link(), LinkState::Up { .. })
 }
 
-/// Runs the base's loop until `fact` holds; looks at least every 20 ms.
+/// Runs a role's loop until `fact` holds, however long the test takes; looks at least every 20 ms.
+pub fn serve(base: &EventBase, mut fact: impl FnMut() -> bool) {
+    while !fact() {
+        base.loopexit(Some(20 * MS)).unwrap();
+        base.loop_(LoopFlags::NO_EXIT_ON_EMPTY).unwrap();
+    }
+}
+
+/// As [`serve`], for what must not take longer than anything.
 #[track_caller]
 pub fn until(base: &EventBase, what: &str, mut fact: impl FnMut() -> bool) {
     let limit = Instant::now() + PATIENCE;

@@ -26,7 +26,7 @@ pub fn echo(socket: &Path, _args: &[&str]) {
     say(port(&listener));
     let (stream, _) = listener.accept().unwrap();
     let _event = echoes(&base, stream, Rc::clone(&done), Rc::clone(&news));
-    until(&base, "the connection ends", || {
+    serve(&base, || {
         if news.get() && base.watches() == (1, 0) {
             news.set(false);
             say("parked");
@@ -137,7 +137,7 @@ pub fn named(socket: &Path, args: &[&str]) {
     let base = base(socket, "named");
     let event = Event::named(&base, args[0], |_, _| say("triggered")).unwrap();
     event.add(None).unwrap();
-    base.sync().unwrap();
+    insist(|| base.sync()).unwrap();
     say("subscribed");
     let (handle, of) = (base.handle(), base.clone());
     std::thread::spawn(move || {
