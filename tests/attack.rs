@@ -75,7 +75,7 @@ fn honest_clients_get_everything_and_evd_is_as_before_when_all_attack_at_once() 
     println!("honest: {}", honest.line());
     honest.ends();
     stage::is_clean(&evd, fds);
-    // The allocator keeps some of what it had; never more than all of them together were allowed.
+    // Never more than all of them together were allowed.
     resident.push(evd.resident());
     println!("resident before, after each time, and at the end: {resident:?}");
     assert!(resident.iter().all(|bytes| *bytes < stage::ALLOWED_BYTES), "{resident:?}");

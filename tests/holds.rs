@@ -13,6 +13,8 @@ mod keeper;
 mod kept;
 #[path = "holds/kills.rs"]
 mod kills;
+#[path = "holds/manager.rs"]
+mod manager;
 #[path = "holds/whole.rs"]
 mod whole;
 #[path = "server/wire.rs"]

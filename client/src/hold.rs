@@ -19,9 +19,6 @@ use std::time::Duration;
 /// How often it is asked for a held fd that evd can't send just then, and the pause that becomes longer each time.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
-/// Bytes of an attachment that go with its fd: a frame with fds is short. A longer one goes ahead, in pieces.
-const INLINE: usize = 8192;
-const PIECE: usize = 60_000;
 /// Bytes of the entries of one frame with many fds.
 const ROOM: usize = 15_000;
 
@@ -81,10 +78,8 @@ pub(crate) trait HoldTarget {
     ) -> Result<(), Error> {
         self.check(key, attachment)?;
         let mut attachment = attachment.to_vec();
-        if attachment.len() > INLINE {
-            for piece in std::mem::take(&mut attachment).chunks(PIECE) {
-                self.tell(&Attach { bytes: piece.to_vec() })?;
-            }
+        for piece in Attach::ahead(&mut attachment) {
+            self.tell(&piece)?;
         }
         let body = Hold { name: key.to_owned(), attachment, ttl: nanos(ttl), replace };
         let number = fd.as_raw_fd();
@@ -99,7 +94,7 @@ pub(crate) trait HoldTarget {
         let (mut holds, mut fds, mut bytes) = (Vec::new(), Vec::<RawFd>::new(), 0);
         for one in all {
             let ToHold { name, fd, attachment, ttl } = *one;
-            if attachment.len() > INLINE {
+            if attachment.len() > Attach::INLINE {
                 self.hold(name, fd, attachment, ttl, replace)?;
                 continue;
             }

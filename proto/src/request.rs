@@ -318,3 +318,19 @@ pub struct Attach {
     #[serde(deserialize_with = "crate::codec::list")]
     pub bytes: Vec<u8>,
 }
+
+impl Attach {
+    /// Bytes of an attachment that evd and its clients send with the fd, as a frame with fds is short; a longer one goes ahead of it as a whole.
+    pub const INLINE: usize = 8192;
+    /// Bytes of one piece that goes ahead.
+    pub const PIECE: usize = 60_000;
+
+    /// What is to be sent ahead of a `Hold` with this attachment, which is empty then. Nothing if it is short.
+    pub fn ahead(attachment: &mut Vec<u8>) -> Vec<Attach> {
+        if attachment.len() <= Attach::INLINE {
+            return Vec::new();
+        }
+        let long = std::mem::take(attachment);
+        long.chunks(Attach::PIECE).map(|piece| Attach { bytes: piece.to_vec() }).collect()
+    }
+}

@@ -18,9 +18,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes of an attachment that go with their fd, and bytes in one frame that goes ahead.
-const INLINE: usize = 8192;
-const PIECE: usize = 60_000;
 /// How long to wait before a full backlog, or a send for which too many fds are in flight, is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -150,10 +147,8 @@ impl Client {
     /// As [`Client::exchange`].
     pub(super) fn hold(&mut self, hold: &Hold, fd: RawFd) -> Result<(), Error> {
         let mut hold = hold.clone();
-        if hold.attachment.len() > INLINE {
-            for piece in std::mem::take(&mut hold.attachment).chunks(PIECE) {
-                self.tell(&Attach { bytes: piece.to_vec() })?;
-            }
+        for piece in Attach::ahead(&mut hold.attachment) {
+            self.tell(&piece)?;
         }
         self.exchange(&hold, &[fd]).map(|(Done {}, _)| ())
     }

@@ -1,6 +1,7 @@
 //! The acceptor: takes connections, asks who they are, and hands them on. It never reads from one, and never closes one.
 
 use super::access::{Rules, Standing};
+use super::error::is_shortage;
 use super::log::{info_of, warn_of};
 use super::mail::lock;
 use super::registry::{Shared, Unassigned};
@@ -10,18 +11,18 @@ use super::starts::{LIVES, Starts};
 use super::watchdog::Watchdog;
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
+use crate::session::Shares;
 use evd_proto::What;
 use evd_proto::reply::Code;
 use evd_proto::sys::{self, Listener, signal_name};
 use evd_proto::sys::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long nothing is accepted when evd is out of fds, in nanoseconds.
 const PAUSE: u64 = 50_000_000;
-/// So many fds, or a quarter of what evd may open, are not for connections.
-const RESERVE: RawFd = 1024;
 const OUT_OF_FDS: &str = "evd is out of file descriptors; try later";
 /// Connections taken in one turn.
 const MOST: usize = 64;
@@ -33,6 +34,10 @@ const LOOK: u64 = 1;
 /// That after which who is refused is told again, where there was no thread for it.
 const TELL: u64 = 3;
 const SETTLED: u64 = 2;
+/// That after which the memory of sessions that have ended is given back.
+const RETURN: u64 = 4;
+/// How long after the first of them, in nanoseconds: so often at most.
+const CALM: u64 = 1_000_000_000;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 /// The acceptor.
@@ -55,6 +60,10 @@ pub(super) struct Acceptor {
     tells_later: bool,
     /// A connection with this number or a greater one is turned away: the rest is for the fds that those who are here already pass.
     most: RawFd,
+    /// The process and its allocator are evd's, and no host's.
+    owns_process: bool,
+    /// The timer for what ended sessions had is set.
+    returns_later: bool,
 }
 
 impl Acceptor {
@@ -71,11 +80,11 @@ impl Acceptor {
     ) -> io::Result<Acceptor> {
         base.watch(listener.as_fd(), 0, READ, Entry::New).map_err(io::Error::other)?;
         let spare = Some(sys::reserve_fd()?);
-        let most = sys::most_open_files();
-        let most = most - (most / 4).min(RESERVE);
+        let most = Shares::now().connections;
         let reject = Reject::default();
         let watchdog = service.watchdog().map(Watchdog::new);
         let (is_paused, tells_later, starts) = (false, false, None);
+        let (owns_process, returns_later) = (false, false);
         Ok(Acceptor {
             base,
             listener,
@@ -89,7 +98,14 @@ impl Acceptor {
             is_paused,
             tells_later,
             most,
+            owns_process,
+            returns_later,
         })
+    }
+
+    /// There is no host who has other ideas about the process's memory.
+    pub fn owns_process(&mut self) {
+        self.owns_process = true;
     }
 
     /// Counts this start as a good one a moment after all that was inherited is read.
@@ -129,12 +145,16 @@ impl Acceptor {
                     Activation::Timer { token: SETTLED, .. } => self.settled(),
                     Activation::Timer { token: LOOK, .. } => self.look(),
                     Activation::Timer { token: TELL, .. } => self.tells_later = false,
+                    Activation::Timer { token: RETURN, .. } => self.return_memory(),
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);
                         if sys::RELOAD_SIGNAL == Some(set.signo) { self.reload() } else { self.shared.stop() }
                     }
-                    Activation::Mail => self.show(),
+                    Activation::Mail => {
+                        self.return_memory_later();
+                        self.show();
+                    }
                 }
             }
             self.tell_refused();
@@ -187,7 +207,7 @@ impl Acceptor {
                 }
                 Ok(socket) => self.admit(socket),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if sys::is_shortage(&e) => return self.turn_away(&e),
+                Err(e) if is_shortage(&e) => return self.turn_away(&e),
                 // The connection is gone again, or a network error of it: the next one is another one.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
@@ -223,7 +243,7 @@ impl Acceptor {
             }
             Err((socket, Unassigned::Os(e))) => {
                 warn_of!(peer.uid, "no worker for user {}: {e}", peer.uid);
-                let code = if sys::is_shortage(&e) { Code::OutOfFds } else { Code::System };
+                let code = if is_shortage(&e) { Code::OutOfFds } else { Code::System };
                 self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
             }
         }
@@ -247,6 +267,21 @@ impl Acceptor {
             let at = self.base.now().saturating_add(PAUSE);
             self.base.set_timer(None, at, TELL);
         }
+    }
+
+    /// Not for each session that ends: all workers wait for it that allocate just then.
+    fn return_memory_later(&mut self) {
+        if self.owns_process && !self.returns_later && self.shared.leaves_memory.load(Ordering::Relaxed) {
+            self.returns_later = true;
+            let at = self.base.now().saturating_add(CALM);
+            self.base.set_timer(None, at, RETURN);
+        }
+    }
+
+    fn return_memory(&mut self) {
+        self.returns_later = false;
+        self.shared.leaves_memory.store(false, Ordering::Relaxed);
+        sys::return_memory();
     }
 
     fn pause(&mut self) {

@@ -1,11 +1,12 @@
 //! The holds of one user: the table, when each expires, and the parcel that outlives evd.
 
 use super::giving;
-use super::parcel::{Left, Parcel};
+use super::parcel::{Leaving, Left, Parcel};
 use super::store::Store;
 use crate::session::books::Charge;
 use evd_proto::What;
 use evd_proto::reply::HoldInfo;
+use evd_proto::request::Attach;
 use evd_proto::sys::{self, FileKind, PollFd};
 use evd_proto::sys::{AsFd, AsRawFd, OwnedFd};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +21,8 @@ const SOON: u64 = 5_000_000;
 const SHARE: u64 = 20;
 /// ...unless it was not done for so long.
 pub(super) const LATEST: u64 = 1_000_000_000;
+/// When a service manager that does not answer is asked again to let something go, in nanoseconds: his worker waits for it each time.
+const AGAIN: u64 = 10_000_000_000;
 /// A log that has so many bytes more than its holds is written anew.
 const SLACK: u64 = 8 << 20;
 
@@ -69,6 +72,8 @@ pub(super) struct Book {
     not_before: u64,
     /// Parcels of earlier evds that are not read yet, or have no successor in the store yet; those not to be read are marked.
     pub left: Vec<(Left, bool)>,
+    /// What must go from the store before anything else is put there.
+    leaving: Vec<Leaving>,
     pub is_unread: bool,
     /// When they are to be read, if there was no room.
     pub read_at: u64,
@@ -108,7 +113,7 @@ impl Book {
         all.sort_by_key(|(waits, _)| *waits);
         let (mut given, mut room, count) = (Vec::new(), giving::ROOM, all.len());
         for (_, (name, held)) in all {
-            let long = held.attachment.len() > giving::INLINE;
+            let long = held.attachment.len() > Attach::INLINE;
             // Beside the name: the number, the time, and two lengths.
             let bytes = 32 + name.len() + if long { 0 } else { held.attachment.len() };
             // A long one goes first, as its attachment is said before.
@@ -127,19 +132,20 @@ impl Book {
     pub fn let_go(&mut self, names: &[String]) {
         let gone: Vec<Held> = names.iter().filter_map(|n| self.table.remove(n)).collect();
         gone.iter().for_each(|h| self.unlist(h));
-        let now = sys::monotonic_ns();
-        match &mut self.parcel {
-            Some(parcel) if !gone.is_empty() => {
-                if let Err(e) = parcel.forget(gone.iter().map(|h| h.number)) {
-                    log::warn!("can't write down what is no longer held: {e}");
-                    self.not_before = 0;
-                }
-                self.soon(now);
-            }
-            // What is of an earlier evd is not stored anew yet.
-            None if !self.left.is_empty() => self.soon(now),
-            _ => {}
+        if gone.is_empty() {
+            return;
         }
+        let numbers = gone.iter().map(|h| h.number);
+        let written = match &mut self.parcel {
+            Some(parcel) => parcel.forget(numbers),
+            // What is of an earlier evd may not be stored anew yet: at most one of these was read.
+            None => self.left.iter_mut().try_for_each(|(left, _)| left.forget(numbers.clone())),
+        };
+        if let Err(e) = written {
+            log::warn!("can't write down what is no longer held: {e}");
+            self.not_before = 0;
+        }
+        self.soon(sys::monotonic_ns());
     }
 
     /// Something in the parcel is dead.
@@ -170,13 +176,23 @@ impl Book {
     pub fn try_repack(&mut self, uid: u32, store: &Store) {
         if let Err(e) = self.repack(uid, store, &[]) {
             log::error!("the holds of user {uid} can't be stored anew: {e}");
-            self.dirty = Some(sys::monotonic_ns() + LATEST);
+            self.dirty = Some(sys::monotonic_ns() + if self.leaving.is_empty() { LATEST } else { AGAIN });
         }
+    }
+
+    /// Takes out of the store what nobody is to find there, and closes it.
+    fn clear_away(&mut self, store: &Store) -> io::Result<()> {
+        while let Some(parcel) = self.leaving.last() {
+            parcel.leave(store)?;
+            self.leaving.pop();
+        }
+        Ok(())
     }
 
     /// Makes the parcel anew, with `new` beside what is held. The old one goes when the new one is stored.
     fn repack(&mut self, uid: u32, store: &Store, new: &[(String, Held)]) -> io::Result<()> {
         let start = sys::monotonic_ns();
+        self.clear_away(store)?;
         let replaced: BTreeSet<&String> = new.iter().map(|(n, _)| n).collect();
         let held = self.table.iter().filter(|(n, _)| !replaced.contains(n));
         let mut all = held.chain(new.iter().map(|(n, h)| (n, h))).peekable();
@@ -184,19 +200,29 @@ impl Book {
         if all.peek().is_some() {
             let newest = self.left.iter().map(|(l, _)| l.generation + 1).max().unwrap_or(0);
             let parcel = Parcel::pack(uid, start.max(newest), all)?;
-            parcel.store(store)?;
+            if let Err(e) = parcel.store(store) {
+                // What is new may be nowhere else by then.
+                self.leaving.push(parcel.into());
+                // One that does not answer was waited for long enough.
+                if e.kind() == io::ErrorKind::StorageFull {
+                    let _ = self.clear_away(store);
+                }
+                if !self.leaving.is_empty() {
+                    self.dirty = Some(sys::monotonic_ns() + AGAIN);
+                }
+                return Err(e);
+            }
             next = Some(parcel);
         }
-        if let Some(old) = std::mem::replace(&mut self.parcel, next) {
-            old.discard(store);
-        }
-        for (left, _) in self.left.drain(..) {
-            if let Err(e) = store.remove(&left.name) {
-                log::warn!("the service manager does not answer: {e}");
-            }
-        }
+        self.leaving.extend(std::mem::replace(&mut self.parcel, next).map(Leaving::from));
+        self.leaving.extend(self.left.drain(..).map(|(left, _)| left.into()));
+        let cleared = self.clear_away(store);
         let now = sys::monotonic_ns();
         self.dirty = None;
+        if let Err(e) = cleared {
+            log::warn!("the service manager does not answer: {e}");
+            self.dirty = Some(now + AGAIN);
+        }
         self.not_before = now + ((now - start) * SHARE).min(LATEST);
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::holds::Holds;
 use super::mail::lock;
 use super::parcel::Left;
 use super::quotas::Wanted;
-use super::registry::{Shared, no_base};
+use super::registry::Shared;
 use super::service::{self, Passed, Service};
 use super::starts::{Starts, Trust};
 use super::store::Store;
@@ -126,8 +126,7 @@ impl Builder {
     /// # Ok::<(), evd::server::Error>(())
     /// ```
     pub fn spawn(self) -> Result<Daemon, Error> {
-        let access =
-            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
+        let access = self.access()?;
         let (base, listener) = (new_base()?, self.listen(&access)?);
         let socket = self.path();
         let books = Books::new(self.quotas.quotas());
@@ -150,8 +149,7 @@ impl Builder {
             log::warn!("can't raise the limit on open files: {e}");
         }
         sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
-        let access =
-            Access::new(self.rules.look_up()?, self.rules.allow_overflow).allow_nested(self.allow_nested);
+        let access = self.access()?;
         let mut base = new_base()?;
         for signo in sys::STOP_SIGNALS.iter().copied().chain(sys::RELOAD_SIGNAL) {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
@@ -164,7 +162,7 @@ impl Builder {
         let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
         let books = Books::new(self.quotas.quotas());
         let mut service = Service::from_environment();
-        let store = Store::find();
+        let store = Store::find(starts.is_some() || !parcels.is_empty());
         let (starts, trust) = match &store {
             Ok(store) => {
                 stale.iter().for_each(|name| store.remove_later(name));
@@ -179,6 +177,7 @@ impl Builder {
         }
         let inherited = inherit(&holds, parcels, trust);
         let (mut acceptor, shared) = self.acceptor(base, listener, access, service, holds, books)?;
+        acceptor.owns_process();
         inherited.into_iter().for_each(|uid| shared.inherit(uid));
         if shared.holds.why_mortal().is_none() {
             acceptor.settles(starts);
@@ -208,7 +207,13 @@ impl Builder {
 
     /// Makes the listening socket of an evd that another process will be.
     pub(super) fn listen_for_child(&self) -> Result<Listener, Error> {
-        self.listen(&Access::new(self.rules.look_up()?, self.rules.allow_overflow))
+        self.listen(&self.access()?)
+    }
+
+    /// Who may do what, with all names looked up.
+    fn access(&self) -> Result<Access, Error> {
+        let access = Access::new(self.rules.look_up()?, self.rules.allow_overflow);
+        Ok(access.allow_nested(self.allow_nested))
     }
 
     /// Makes the listening socket.
@@ -258,8 +263,13 @@ fn inherit(holds: &Holds, parcels: Vec<Left>, trust: Trust) -> Vec<u32> {
     })
 }
 
+/// A base for a thread of evd's own. What the environment says of methods (`EVENT_NO...`) is for the bases of clients.
+///
+/// # Errors
+/// There is no method, or no fd for one.
 pub(super) fn new_base() -> Result<Base, Error> {
-    Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(no_base)
+    Base::new(&Config { ignore_env: true, ..Config::default() })
+        .map_err(|e| Error::Os { what: "make an event base", source: io::Error::other(e) })
 }
 
 /// Makes `.../evd` for the default paths, if its parent is there: open to all under /run, the user's own elsewhere.

@@ -1,16 +1,15 @@
 //! Giving held fds back: one, or as many as fit a frame.
 
 use super::book::Given;
-use super::holds::Refusal;
 use super::worker::Worker;
+use crate::session::Refusal;
 use evd_proto::frame::Body;
 use evd_proto::reply::{Code, Took, TookAll, TookOne};
+use evd_proto::request::Attach;
 use evd_proto::sys::{AsRawFd, RawFd};
 
 /// Bytes of the entries of one `TookAll`: it has fds, so it is at most 16 KiB.
 pub(super) const ROOM: usize = 15_000;
-/// A longer attachment begins in frames of its own.
-pub(super) const INLINE: usize = 8192;
 
 impl Worker {
     /// Gives session `id` a held fd.
@@ -62,11 +61,7 @@ impl Worker {
                 let text = "fds are on their way, or the socket is full: read what is in it and try again";
                 Refusal { code: Code::Busy, limit: 1, value: 1, text: text.to_owned() }
             }
-            Some(Err(e)) => {
-                let value = e.raw_os_error().unwrap_or(0) as u64;
-                let text = format!("what is held can't be passed: {e}");
-                Refusal { code: Code::System, limit: 0, value, text }
-            }
+            Some(Err(e)) => Refusal::system(&e, format!("what is held can't be passed: {e}")),
             None => return self.shared.holds.left(self.me.uid, id, numbers),
         };
         self.refuse(id, serial, why);
@@ -76,5 +71,5 @@ impl Worker {
 
 /// What of an attachment goes ahead of its fd, and what with it.
 fn split(attachment: &[u8]) -> (&[u8], Vec<u8>) {
-    if attachment.len() > INLINE { (attachment, Vec::new()) } else { (&[], attachment.to_vec()) }
+    if attachment.len() > Attach::INLINE { (attachment, Vec::new()) } else { (&[], attachment.to_vec()) }
 }

@@ -11,8 +11,8 @@ use super::book::{self, Book, Given, Giver, Held};
 use super::mail::lock;
 use super::parcel::Left;
 use super::store::Store;
-use crate::session::Gift;
-use crate::session::books::{Account, Books, Charge, Over};
+use crate::session::books::{Account, Books, Charge};
+use crate::session::{Gift, Refusal};
 use evd_proto::What;
 use evd_proto::name::printable;
 use evd_proto::reply::{Code, HoldInfo, Resource};
@@ -28,20 +28,7 @@ use std::time::Duration;
 /// Holds in one page of a list: each is at most 250 bytes.
 const PAGE: usize = 200;
 
-/// Why something about a hold is refused.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub code: Code,
-    pub limit: u64,
-    pub value: u64,
-    pub text: String,
-}
-
 impl Refusal {
-    pub fn new(code: Code, text: String) -> Refusal {
-        Refusal { code, limit: 0, value: 0, text }
-    }
-
     fn unread() -> Refusal {
         let (limit, _) = sys::open_files();
         let text = format!(
@@ -61,16 +48,7 @@ impl Refusal {
             let text = format!("evd has too many fds on their way to be held, at most {limit} may be");
             return Refusal { code: Code::OutOfFds, limit, value: 0, text };
         }
-        let value = e.raw_os_error().unwrap_or(0) as u64;
-        let text = format!("it can't be stored so that it would survive evd: {e}");
-        Refusal { code: Code::System, limit: 0, value, text }
-    }
-}
-
-impl From<Over> for Refusal {
-    fn from(over: Over) -> Refusal {
-        let (limit, value) = (over.limit, over.used);
-        Refusal { code: Code::Limit, limit, value, text: over.to_string() }
+        Refusal::system(e, format!("it can't be stored so that it would survive evd: {e}"))
     }
 }
 
@@ -162,7 +140,7 @@ impl Holds {
     fn restore(&self, uid: u32, book: &mut Book) {
         book.left.sort_by_key(|(l, _)| std::cmp::Reverse(l.generation));
         let mut found = None;
-        for (left, _) in book.left.iter().filter(|(_, skip)| !skip) {
+        for (left, _) in book.left.iter_mut().filter(|(_, skip)| !skip) {
             match left.unpack() {
                 Ok(Some(all)) => {
                     found = Some(all);
@@ -356,7 +334,7 @@ impl Holds {
             let counted = sys::count_up(held.fd.as_fd());
             counted.map(|()| true).map_err(|e| {
                 let text = format!("what is held under the name {:?} can't count: {e}", printable(name));
-                Refusal { value: e.raw_os_error().unwrap_or(0) as u64, ..Refusal::new(Code::System, text) }
+                Refusal::system(&e, text)
             })
         })
     }
@@ -390,9 +368,12 @@ impl Holds {
                 log::debug!("{} held fds of user {uid} have expired", names.len());
                 book.let_go(&names);
             }
-            match &self.store {
-                Ok(store) if book.dirty.is_some_and(|at| at <= now) => book.try_repack(uid, store),
-                _ => {}
+            if book.dirty.is_some_and(|at| at <= now) {
+                match &self.store {
+                    Ok(store) => book.try_repack(uid, store),
+                    // An earlier evd's could store, this one's can't: there is nothing to be made anew.
+                    Err(_) => book.dirty = None,
+                }
             }
         });
     }

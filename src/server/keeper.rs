@@ -6,11 +6,11 @@
 //!
 //! Only the child's own words count, by the credentials that the kernel gives. A signal to end is passed on, and then the keeper ends as evd does, with all it keeps.
 
-use super::builder::Builder;
+use super::builder::{Builder, new_base};
 use super::error::Error;
 use super::service::NAME;
 use crate::backend::{Entry, Interest, Mode};
-use crate::base::{Activation, Base, Config};
+use crate::base::{Activation, Base};
 use evd_proto::What;
 use evd_proto::sys::{self, Exit, Listener, Notification, NotifyReceiver, Running, signal_name};
 use evd_proto::sys::{AsFd, OwnedFd};
@@ -65,8 +65,7 @@ pub(super) fn run(evd: &Builder) -> Result<u8, Error> {
         log::warn!("can't raise the limit on open files: {e}");
     }
     sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
-    let mut base =
-        Base::new(&Config { ignore_env: true, ..Config::default() }).map_err(super::registry::no_base)?;
+    let mut base = new_base()?;
     let others = [sys::RELOAD_SIGNAL, sys::CHILD_SIGNAL].into_iter().flatten();
     for signo in sys::STOP_SIGNALS.iter().copied().chain(others) {
         base.add_signal(signo).map_err(Error::os("catch signals"))?;

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
-/// A worker that is in one turn for longer is stuck, in nanoseconds.
-const STUCK: u64 = 2_000_000_000;
+/// In one turn for longer, or with mail unread for longer, in nanoseconds, a worker is stuck: `evctl status` calls it so, too.
+pub(super) const STUCK: u64 = 2_000_000_000;
 
 /// A message to a worker.
 pub(super) enum Mail {
     /// A connection to serve.
     Connection(Guest),
-    /// Activate a subscription of a session. Answered by `Triggered`.
-    Trigger { session: u64, id: u32, ticket: Asker },
+    /// Activate a subscription of a session to this name. Answered by `Triggered`.
+    Trigger { session: u64, id: u32, name: Arc<str>, ticket: Asker },
     /// Whether the activation is in the subscriber's socket; `None`: the subscription is no more.
     Triggered { ticket: u64, reached: Option<bool> },
     /// Describe these bases. Answered by `Bases`.
@@ -99,9 +99,7 @@ impl Handle {
 
     /// How long it has been in one turn, in nanoseconds, if that is too long.
     pub fn stuck(&self, now: u64) -> Option<u64> {
-        let since = self.busy_since.load(Ordering::Relaxed);
-        let time = now.saturating_sub(since);
-        (since != 0 && time > STUCK).then_some(time)
+        Some(self.busy_for(now)).filter(|time| *time > STUCK)
     }
 
     /// Sends mail. `false`: the worker has ended, and the mail is dropped.
@@ -126,7 +124,7 @@ impl Handle {
     }
 
     /// How long it has been in its turn, in nanoseconds; 0: it waits.
-    pub fn is_busy(&self, now: u64) -> u64 {
+    pub fn busy_for(&self, now: u64) -> u64 {
         match self.busy_since.load(Ordering::Relaxed) {
             0 => 0,
             since => now.saturating_sub(since).max(1),

@@ -7,8 +7,10 @@
 //! All of this happens in a worker of the user: closing what is in flight can block.
 
 use super::book::Held;
+use super::error::is_shortage;
 use super::records::{self, Log, Record};
 use super::store::Store;
+use crate::session::Shares;
 use evd_proto::sys::{self, AsFd, AsRawFd, MemFile, OwnedFd, RawFd};
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -24,7 +26,6 @@ pub(super) struct Parcel {
     /// What it is stored as.
     name: String,
     tx: OwnedFd,
-    /// Kept so that the last one to close it is a worker of its user, and not the service manager.
     rx: OwnedFd,
     log: MemFile,
     /// Bytes of the log that count.
@@ -78,13 +79,6 @@ impl Parcel {
         store.put(&self.name, &[self.rx.as_fd(), self.log.as_fd()])
     }
 
-    /// Takes it out of the store, and closes it and what is only in it.
-    pub fn discard(self, store: &Store) {
-        if let Err(e) = store.remove(&self.name) {
-            log::warn!("the service manager does not answer: {e}");
-        }
-    }
-
     /// Adds holds, all or none, at most 253. An error leaves at most fds behind that nothing says anything of.
     ///
     /// # Errors
@@ -104,9 +98,7 @@ impl Parcel {
     /// # Errors
     /// `ENOMEM`.
     pub fn forget(&mut self, numbers: impl Iterator<Item = u64>) -> io::Result<()> {
-        let mut text = Vec::new();
-        numbers.for_each(|n| records::gone(&mut text, n));
-        self.write(&text)
+        self.write(&all_gone(numbers))
     }
 
     /// One message of the parcel: the position of its first fd, and the fds.
@@ -117,11 +109,21 @@ impl Parcel {
     }
 
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
-        // A write that fails half way is written over by the next one.
-        self.log.write_all_at(text, self.len)?;
-        self.len += text.len() as u64;
-        Ok(())
+        append(&self.log, &mut self.len, text)
     }
+}
+
+fn all_gone(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
+    let mut text = Vec::new();
+    numbers.for_each(|n| records::gone(&mut text, n));
+    text
+}
+
+fn append(log: &MemFile, len: &mut u64, text: &[u8]) -> io::Result<()> {
+    // A write that fails half way is written over by the next one.
+    log.write_all_at(text, *len)?;
+    *len += text.len() as u64;
+    Ok(())
 }
 
 /// What a parcel is stored as: short, as all names together are one variable of the next evd.
@@ -141,15 +143,33 @@ pub(super) struct Left {
     pub uid: u32,
     pub generation: u64,
     pub fds: Vec<OwnedFd>,
+    /// Its log, and the bytes of it that count, once it was read.
+    read: Option<(MemFile, u64)>,
 }
 
 impl Left {
+    /// One of which no fds have been found yet.
+    pub fn new(name: String, uid: u32, generation: u64) -> Left {
+        Left { name, uid, generation, fds: Vec::new(), read: None }
+    }
+
+    /// Says that these are no longer held, if it was read.
+    ///
+    /// # Errors
+    /// As [`Parcel::forget`].
+    pub fn forget(&mut self, numbers: impl Iterator<Item = u64>) -> io::Result<()> {
+        match &mut self.read {
+            Some((log, len)) => append(log, len, &all_gone(numbers)),
+            None => Ok(()),
+        }
+    }
+
     /// Reads what is in it, without taking it out: whoever is killed meanwhile leaves all as it was. Damage is logged, and what can be read is returned; `None`:
     /// nothing of it can be.
     ///
     /// # Errors
     /// There are no fds or no memory for it now: another time it may be read.
-    pub fn unpack(&self) -> io::Result<Option<Vec<(Record, OwnedFd)>>> {
+    pub fn unpack(&mut self) -> io::Result<Option<Vec<(Record, OwnedFd)>>> {
         let mut rx = None;
         let mut log = None;
         for fd in &self.fds {
@@ -158,11 +178,11 @@ impl Left {
                 _ => log = Some(fd),
             }
         }
-        let (Some(rx), Some(log)) = (rx, log) else {
+        let (Some(rx), Some(file)) = (rx, log) else {
             log::error!("parcel {} of user {} is not whole: it is left out", self.name, self.uid);
             return Ok(None);
         };
-        let log = match read_log(log) {
+        let log = match read_log(file) {
             Ok(Ok(log)) if (log.uid, log.generation) == (self.uid, self.generation) => log,
             Ok(Ok(_)) => {
                 log::error!("parcel {} has the records of another one: it is left out", self.name);
@@ -172,13 +192,13 @@ impl Left {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
             }
-            Err(e) if sys::is_shortage(&e) => return Err(e),
+            Err(e) if is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
             }
         };
-        if log.live.len() >= sys::most_open_files() as usize / 4 * 3 {
+        if log.live.len() >= Shares::now().kept as usize {
             // Do not take the last ones from others in order to find out.
             return Err(sys::shortage());
         }
@@ -188,12 +208,13 @@ impl Left {
         }
         let mut fds = match look_through(rx) {
             Ok(fds) => fds,
-            Err(e) if sys::is_shortage(&e) => return Err(e),
+            Err(e) if is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("the fds of parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
             }
         };
+        let file = MemFile::adopt(file.try_clone()?)?;
         let mut found = Vec::with_capacity(log.live.len());
         for record in log.live {
             match fds.get_mut(record.position as usize).and_then(Option::take) {
@@ -201,7 +222,37 @@ impl Left {
                 None => log::error!("the fd of {:?} of user {} is lost", record.name, self.uid),
             }
         }
+        self.read = Some((file, log.end));
         Ok(Some(found))
+    }
+}
+
+/// A parcel in which nothing counts any more, and which the service manager may have still. It is kept so that the last one to close it, and with it what clients
+/// gave, is a worker of its user, and not the service manager.
+pub(super) struct Leaving {
+    name: String,
+    _fds: Vec<OwnedFd>,
+}
+
+impl Leaving {
+    /// Takes it out of the store. Then it is to be dropped.
+    ///
+    /// # Errors
+    /// As [`Store::remove`].
+    pub fn leave(&self, store: &Store) -> io::Result<()> {
+        store.remove(&self.name)
+    }
+}
+
+impl From<Parcel> for Leaving {
+    fn from(Parcel { name, tx, rx, log, .. }: Parcel) -> Leaving {
+        Leaving { name, _fds: vec![tx, rx, log.into()] }
+    }
+}
+
+impl From<Left> for Leaving {
+    fn from(Left { name, fds, .. }: Left) -> Leaving {
+        Leaving { name, _fds: fds }
     }
 }
 

@@ -1,9 +1,11 @@
 //! How much each user may have of evd, and how much there is: what is configured, cut to what the system gives evd.
 
 use super::error::Error;
+use crate::session::Shares;
 use crate::session::books::Quotas;
 use evd_proto::reply::Resource;
 use evd_proto::sys;
+use evd_proto::sys::RawFd;
 
 /// What one user may have of each, if nothing else is said.
 const EACH: [(Resource, u64); Resource::ALL.len()] = [
@@ -36,17 +38,18 @@ impl Wanted {
 
     /// What each user may have, and how much there is for all of them.
     pub fn quotas(&self) -> Quotas {
-        let files = u64::try_from(sys::most_open_files()).unwrap_or(1024);
         let mut wanted = Wanted::default();
         if !crate::backend::supported(false).into_iter().any(super::worker::is_nestable) {
             // Here a base of any method needs a thread of its own.
             wanted.set(Resource::Threads, EACH[Resource::Connections as usize].1);
         }
         wanted.0.extend_from_slice(&self.0);
-        wanted.within(files, sys::most_epoll_entries())
+        wanted.within(sys::most_open_files(), sys::most_epoll_entries())
     }
 
-    fn within(&self, files: u64, entries: Option<u64>) -> Quotas {
+    fn within(&self, files: RawFd, entries: Option<u64>) -> Quotas {
+        let connections = Shares::of(files).connections as u64;
+        let files = files as u64;
         let mut quotas = Quotas { each: [0; EACH.len()], whole: [0; EACH.len()] };
         for (what, each) in EACH.iter().chain(&self.0) {
             // What was said last counts.
@@ -55,7 +58,7 @@ impl Wanted {
         for what in Resource::ALL {
             let many = quotas.each[what as usize].saturating_mul(USERS);
             quotas.whole[what as usize] = match what {
-                Resource::Connections => (files - (files / 4).min(1024)) / FDS_OF_ONE,
+                Resource::Connections => connections / FDS_OF_ONE,
                 Resource::Copies => files / 2,
                 // While a parcel is made anew, all of its fds are open once and in flight twice.
                 Resource::Holds => files / 8 * 3,

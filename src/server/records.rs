@@ -45,6 +45,8 @@ pub(super) struct Log {
     pub live: Vec<Record>,
     /// Whether it was read to its end.
     pub whole: bool,
+    /// Where what can be read ends, in bytes, and the next entry goes.
+    pub end: u64,
 }
 
 /// Why a log can't be read at all.
@@ -173,7 +175,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Log, Unreadable> {
             _ => whole = false,
         }
     }
-    Ok(Log { uid, generation, live: live.into_values().collect(), whole })
+    let end = (bytes.len() - rest.len()) as u64;
+    Ok(Log { uid, generation, live: live.into_values().collect(), whole, end })
 }
 
 /// The body of the next entry, and what is behind it; `None`: there is no whole one.

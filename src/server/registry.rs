@@ -1,14 +1,13 @@
 //! Who is there: workers, bases, followers. One mutex, taken when a session comes or goes and when somebody asks, never for an activation.
 
 use super::access::Access;
-use super::error::Error;
 use super::holds::Holds;
 use super::mail::{Handle, Mail, lock};
 use super::names::Names;
 use super::worker::Worker;
 use crate::base::{Base, Config, Waker};
 use crate::session::books::Books;
-use crate::session::{Guest, Opening, Viewer, Who};
+use crate::session::{Caller, Guest, Opening, Viewer, Who};
 use evd_proto::reply::{Code, Limits, Refused, Resource};
 use evd_proto::request::Selector;
 use evd_proto::sys::{self, Peer};
@@ -46,6 +45,8 @@ pub(super) struct Shared {
     stop: AtomicBool,
     /// Whether the acceptor wants to know that sessions came or went.
     pub reports_sessions: AtomicBool,
+    /// Sessions have ended, and the allocator keeps what they had.
+    pub leaves_memory: AtomicBool,
 }
 
 #[derive(Default)]
@@ -120,6 +121,7 @@ impl Shared {
             acceptor,
             stop: AtomicBool::new(false),
             reports_sessions: AtomicBool::new(false),
+            leaves_memory: AtomicBool::new(false),
         }
     }
 
@@ -179,15 +181,8 @@ impl Shared {
         worker.sessions.fetch_add(1, Ordering::Relaxed);
         // With the registry locked the worker can't end between being found and this.
         let (process, nests) = (sys::peer_process(socket.as_fd()), self.access.nests(peer.uid));
-        worker.post(Mail::Connection(Guest {
-            socket,
-            peer,
-            inspects,
-            nests,
-            since: now,
-            process,
-            connection,
-        }));
+        let caller = Caller { peer, inspects, nests, since: now, process, connection };
+        worker.post(Mail::Connection(Guest { socket, caller }));
         Ok(())
     }
 
@@ -309,6 +304,9 @@ impl Shared {
     pub fn went(&self, id: u64) {
         lock(&self.registry).bases.remove(&id);
         self.sessions_changed();
+        if !self.leaves_memory.swap(true, Ordering::Relaxed) {
+            self.acceptor.wake();
+        }
     }
 
     fn sessions_changed(&self) {
@@ -460,9 +458,4 @@ impl Drop for Gone {
         drop(registry);
         self.0.ended.notify_all();
     }
-}
-
-/// The error that starting fails with where a base for the acceptor can't be made.
-pub(super) fn no_base(e: crate::base::BaseError) -> Error {
-    Error::Os { what: "make an event base", source: io::Error::other(e) }
 }

@@ -1,11 +1,12 @@
 //! Says no, on a thread of its own.
 //!
 //! Closing a connection that was never read can block for seconds if what was sent on it lingers (measured), and who is refused is the last one to be
-//! trusted there. So neither the acceptor nor a worker does it. The thread is made when the first one is refused and sleeps in between.
+//! trusted there. So neither the acceptor nor a worker does it, and nothing may linger there: see [`sys::close_in_passing`]. The thread is made when the
+//! first one is refused and sleeps in between.
 
 use evd_proto::channel::Output;
 use evd_proto::reply::{Code, Refused};
-use evd_proto::sys::{AsFd, OwnedFd};
+use evd_proto::sys::{self, AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -62,12 +63,17 @@ impl Reject {
         let (sender, receiver) = channel::<(OwnedFd, Refused)>();
         let waiting = Arc::clone(&self.waiting);
         let run = move || {
-            for (socket, refused) in receiver {
-                let mut out = Output::default();
-                let _ = out.push(0, &refused);
-                let _ = out.flush(socket.as_fd());
-                drop(socket);
-                waiting.fetch_sub(1, Ordering::Relaxed);
+            while let Ok(first) = receiver.recv() {
+                let mut sockets = Vec::new();
+                for (socket, refused) in std::iter::once(first).chain(receiver.try_iter().take(MOST)) {
+                    let mut out = Output::default();
+                    let _ = out.push(0, &refused);
+                    let _ = out.flush(socket.as_fd());
+                    sockets.push(socket);
+                }
+                let count = sockets.len();
+                sys::close_in_passing(sockets);
+                waiting.fetch_sub(count, Ordering::Relaxed);
             }
         };
         match std::thread::Builder::new().name("evd-reject".to_owned()).spawn(run) {

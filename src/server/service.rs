@@ -139,7 +139,7 @@ pub(super) fn passed() -> io::Result<Passed> {
     let (mut starts, mut stale) = (None, Vec::new());
     for (number, name) in sys::passed_fds()? {
         if let Some((uid, generation)) = parcel::parse_name(&name) {
-            let new = || Left { name: name.clone(), uid, generation, fds: Vec::new() };
+            let new = || Left::new(name.clone(), uid, generation);
             by_name.entry(name.clone()).or_insert_with(new).fds.push(sys::adopt_fd(number)?);
         } else if name == starts::NAME {
             starts = Some(sys::adopt_fd(number)?);

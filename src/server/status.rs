@@ -43,30 +43,15 @@ impl Worker {
                 by_worker.entry(base.worker.id).or_insert_with(|| (Arc::clone(&base.worker), Vec::new()));
             of.1.push(base.who.id);
         }
-        let mut question = None;
-        if by_worker.keys().any(|worker| *worker != self.me.id) {
-            question = self.question(id, serial);
-            if question.is_none() {
-                return;
-            }
-        }
-        let number = self.tickets.next();
-        let (mut bases, mut asked) = (Vec::new(), 0);
-        for (worker, ids) in by_worker.into_values() {
-            if worker.id == self.me.id {
-                bases = self.describe(&ids);
-                continue;
-            }
-            let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
-            asked += u32::from(worker.post(Mail::AskBases { ids, ticket }));
-        }
-        let page = Gathering { first: after == 0, wanted, bases, more };
-        match question {
-            Some(question) if asked > 0 => {
-                self.await_answers(number, question, asked, Pending::Status(page));
-            }
-            _ => self.show_status(id, serial, page),
-        }
+        let (_, mine) = by_worker.remove(&self.me.id).unzip();
+        let others = by_worker.into_values().map(|(worker, ids)| {
+            let mail = move |ticket| Mail::AskBases { ids, ticket };
+            (worker, mail)
+        });
+        self.ask(id, serial, others.collect(), |worker| {
+            let bases = worker.describe(&mine.unwrap_or_default());
+            Pending::Status(Gathering { first: after == 0, wanted, bases, more })
+        });
     }
 
     /// Answers with a page that is complete, or as complete as it gets.
@@ -145,7 +130,7 @@ fn worker_info(worker: &Handle, now: u64) -> WorkerInfo {
         tid: worker.tid.load(Ordering::Relaxed),
         method: worker.method.to_owned(),
         sessions: worker.sessions.load(Ordering::Relaxed),
-        busy: worker.is_busy(now),
+        busy: worker.busy_for(now),
     }
 }
 

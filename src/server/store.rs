@@ -36,11 +36,12 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// The one that the environment names, if it really stores.
+    /// The one that the environment names, if it really stores. `has_stored`: something that was in it was passed to this evd; then one that does not answer just now is
+    /// waited for when there is something to be stored.
     ///
     /// # Errors
     /// Why nothing can be stored, for people.
-    pub fn find() -> Result<Store, &'static str> {
+    pub fn find(has_stored: bool) -> Result<Store, &'static str> {
         if !sys::KEEPS_FDS {
             return Err("this system can't keep fds beyond a process's end; Linux can");
         }
@@ -58,7 +59,7 @@ impl Store {
             Ok(false) => Err(STORES_NONE),
             Err(e) => {
                 log::warn!("the service manager does not answer: {e}");
-                Err("the service manager does not answer")
+                if has_stored { Ok(store) } else { Err("the service manager does not answer") }
             }
         }
     }
@@ -71,7 +72,7 @@ impl Store {
     /// Stores `fds` under `name`, all or none.
     ///
     /// # Errors
-    /// It is full, or does not answer. Then they may or may not be stored; it was told to remove them.
+    /// `StorageFull`; or it does not answer. Then they may or may not be stored; it was told to remove them, and [`Store::remove`] says when that is done.
     pub fn put(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");

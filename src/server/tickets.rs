@@ -1,13 +1,14 @@
 //! Questions to other workers. Who asks does not wait: the answers come by mail, and after a second it goes on without those that are missing.
 
 use super::deadlines::Due;
-use super::mail::{Asker, Mail};
+use super::mail::{Asker, Handle, Mail};
 use super::registry::Listed;
 use super::worker::Worker;
 use crate::session::books::Charge;
 use evd_proto::reply::{BaseInfo, Resource, Triggered};
 use evd_proto::sys;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// How long an answer may take, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
@@ -93,6 +94,35 @@ impl Worker {
         }
     }
 
+    /// Asks other workers for a session, each by its mail, and answers when all have answered; at once if there is nobody to be asked. `own` is this worker's
+    /// part; if too much is asked already, nothing is done.
+    pub(super) fn ask(
+        &mut self,
+        session: u64,
+        serial: u64,
+        others: Vec<(Arc<Handle>, impl FnOnce(Asker) -> Mail)>,
+        own: impl FnOnce(&mut Worker) -> Pending,
+    ) {
+        let mut question = None;
+        if !others.is_empty() {
+            question = self.question(session, serial);
+            if question.is_none() {
+                return;
+            }
+        }
+        let what = own(self);
+        let number = self.tickets.next();
+        let mut asked = 0;
+        for (worker, mail) in others {
+            let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
+            asked += u32::from(worker.post(mail(ticket)));
+        }
+        match question {
+            Some(question) if asked > 0 => self.await_answers(number, question, asked, what),
+            _ => self.conclude(session, serial, what),
+        }
+    }
+
     /// Answers the session when `asked` answers have come, or when it took too long.
     pub(super) fn await_answers(&mut self, number: u64, question: Question, asked: u32, what: Pending) {
         let Question { session, serial, charge } = question;
@@ -105,8 +135,8 @@ impl Worker {
     /// Mail that asks, or that answers.
     pub(super) fn answer(&mut self, mail: Mail) {
         match mail {
-            Mail::Trigger { session, id, ticket: Asker { worker, ticket } } => {
-                let reached = self.activate(session, id);
+            Mail::Trigger { session, id, name, ticket: Asker { worker, ticket } } => {
+                let reached = self.activate(session, id, &name);
                 worker.post(Mail::Triggered { ticket, reached });
             }
             Mail::AskBases { ids, ticket: Asker { worker, ticket } } => {
@@ -173,6 +203,12 @@ impl Worker {
         let Ticket { session, serial, what, _charge: charge, .. } = ticket;
         // It is answered: a status shows it no more.
         drop(charge);
+        self.conclude(session, serial, what);
+        self.settle(session);
+    }
+
+    /// Answers with what is known by now.
+    fn conclude(&mut self, session: u64, serial: u64, what: Pending) {
         match what {
             Pending::Trigger(Triggering { reached, queued }) => {
                 self.reply(session, serial, &Triggered { reached, queued });
@@ -185,6 +221,5 @@ impl Worker {
                 }
             }
         }
-        self.settle(session);
     }
 }

@@ -12,14 +12,12 @@
 //! The whole is at fault if the tables that all workers share can't be locked (then the look itself hangs), or if **every** worker is stuck and they are
 //! of more than one user. Then nothing is said, and the service manager starts evd anew.
 
-use super::mail::Handle;
+use super::mail::{Handle, STUCK};
 use super::registry::Shared;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// In one turn for so long, or with mail unread for so long, in nanoseconds: `evctl status` calls it stuck, too.
-const STUCK: u64 = 2_000_000_000;
 /// How soon it is looked again when evd is at fault, in nanoseconds: it may just have been frozen.
 const AGAIN: u64 = 100_000_000;
 
@@ -78,7 +76,7 @@ fn pulse(workers: &[Arc<Handle>], now: u64) -> Pulse {
     let mut found = Pulse::default();
     for worker in workers {
         let mail = worker.mail_lies(now) > STUCK;
-        let busy = worker.is_busy(now);
+        let busy = worker.busy_for(now);
         if mail && busy == 0 {
             worker.wake();
         }

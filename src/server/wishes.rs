@@ -1,14 +1,13 @@
 //! What a worker does for a session that the session can't do alone.
 
 use super::book::Giver;
-use super::holds::Refusal;
 use super::log::info_of;
-use super::mail::{Asker, Mail};
+use super::mail::Mail;
 use super::names::Subscriber;
 use super::registry::{Follower, MOST_FOLLOWED};
 use super::tickets::{Pending, Triggering};
 use super::worker::Worker;
-use crate::session::{Gift, Wish};
+use crate::session::{Gift, Refusal, Wish};
 use evd_proto::frame::Body;
 use evd_proto::name::printable;
 use evd_proto::reply::{Code, Done, Holds, Triggered};
@@ -20,11 +19,18 @@ impl Worker {
     pub(super) fn grant(&mut self, id: u64, wish: Wish) {
         match wish {
             Wish::Subscribe { serial, id: sub, name } => {
+                if !self.session(id).is_some_and(|s| s.subscribe(serial, sub, &name)) {
+                    return;
+                }
                 let subscriber = Subscriber { worker: Arc::clone(&self.me), session: id, id: sub };
                 self.shared.names.add(self.me.uid, &name, subscriber);
                 self.reply(id, serial, &Done {});
             }
-            Wish::Unsubscribe { id: sub, name } => self.shared.names.remove(self.me.uid, &name, id, sub),
+            Wish::Unsubscribe { id: sub } => {
+                if let Some(name) = self.session(id).and_then(|s| s.unsubscribe(sub)) {
+                    self.shared.names.remove(self.me.uid, &name, id, sub);
+                }
+            }
             Wish::Trigger { serial, name } => self.trigger(id, serial, &name),
             Wish::Hold { serial, gifts, replace } => self.hold(id, serial, gifts, replace),
             Wish::Take { serial, name, keep } => self.take(id, serial, &name, keep),
@@ -66,7 +72,7 @@ impl Worker {
     }
 
     pub(super) fn refuse_unknown(&mut self, id: u64, serial: u64, text: String) {
-        self.refuse(id, serial, Refusal { code: Code::Unknown, limit: 0, value: 0, text });
+        self.refuse(id, serial, Refusal::new(Code::Unknown, text));
     }
 
     fn trigger(&mut self, id: u64, serial: u64, name: &str) {
@@ -80,38 +86,25 @@ impl Worker {
             let text = format!("nobody subscribed to the name {:?}", printable(name));
             return self.refuse_unknown(id, serial, text);
         }
-        let mut question = None;
-        if subscribers.iter().any(|s| s.worker.id != self.me.id) {
-            question = self.question(id, serial);
-            if question.is_none() {
-                return;
+        let (mine, others): (Vec<_>, Vec<_>) =
+            subscribers.into_iter().partition(|s| s.worker.id == self.me.id);
+        let name: Arc<str> = Arc::from(name);
+        let others = others.into_iter().map(|Subscriber { worker, session, id: sub }| {
+            let name = Arc::clone(&name);
+            (worker, move |ticket| Mail::Trigger { session, id: sub, name, ticket })
+        });
+        self.ask(id, serial, others.collect(), |worker| {
+            let mut result = Triggering::default();
+            for Subscriber { session, id: sub, .. } in mine {
+                result.add(worker.activate(session, sub, &name));
             }
-        }
-        let number = self.tickets.next();
-        let mut result = Triggering::default();
-        let mut asked = 0;
-        for Subscriber { worker, session, id: sub } in subscribers {
-            if worker.id == self.me.id {
-                result.add(self.activate(session, sub));
-                continue;
-            }
-            let ticket = Asker { worker: Arc::clone(&self.me), ticket: number };
-            asked += u32::from(worker.post(Mail::Trigger { session, id: sub, ticket }));
-        }
-        match question {
-            Some(question) if asked > 0 => {
-                self.await_answers(number, question, asked, Pending::Trigger(result));
-            }
-            _ => {
-                let Triggering { reached, queued } = result;
-                self.reply(id, serial, &Triggered { reached, queued });
-            }
-        }
+            Pending::Trigger(result)
+        });
     }
 
-    /// Activates a subscription of a session of this worker. `Some(true)`: it is in the client's socket. `None`: there is no such subscription.
-    pub(super) fn activate(&mut self, session: u64, sub: u32) -> Option<bool> {
-        self.session(session)?.trigger(sub).then_some(())?;
+    /// Activates a subscription to `name` of a session of this worker. `Some(true)`: it is in the client's socket. `None`: there is no such subscription.
+    pub(super) fn activate(&mut self, session: u64, sub: u32, name: &str) -> Option<bool> {
+        self.session(session)?.trigger(sub, name).then_some(())?;
         Some(self.settle(session))
     }
 

@@ -238,7 +238,7 @@ impl Worker {
 
     fn greet(&mut self, guest: Guest) {
         let id = self.shared.next_id();
-        let since = guest.since;
+        let since = guest.caller.since;
         let greeting = Greeting::new(guest);
         let Some(base) = &mut self.base else { return };
         if let Err(e) = base.watch(greeting.as_fd(), id, READ, Entry::New) {
@@ -454,10 +454,11 @@ impl Worker {
             Ending::Closed | Ending::Exited => log::debug!("base {}: {name} left", who.id),
             why => info_of!(who.peer.uid, "base {}: {name} (process {}) ends: {why}", who.id, who.peer.pid),
         }
-        let mut wishes = Vec::new();
-        session.farewell(&mut wishes);
+        let subscriptions = session.unsubscribe_all();
         let has_taken = session.has_taken();
-        wishes.into_iter().for_each(|wish| self.grant(id, wish));
+        for (sub, name) in subscriptions {
+            self.shared.names.remove(who.peer.uid, &name, id, sub);
+        }
         if has_taken {
             self.shared.holds.left_all(who.peer.uid, id);
         }

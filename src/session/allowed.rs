@@ -5,7 +5,7 @@
 //! system call for an fd, and a lie gains nothing. A file that blocks does so in the worker of the liar's own user; and it does so anyway when evd closes
 //! it, however it came and whether it was refused or not. What can't be waited for is refused by the kernel.
 
-use super::watches::Refusal;
+use super::Refusal;
 use evd_proto::sys::BorrowedFd;
 use evd_proto::sys::{self, FileKind};
 

@@ -159,21 +159,16 @@ impl Books {
         Ok(())
     }
 
-    fn add(&self, uid: u32, what: Resource, amount: u64) {
+    /// Counts `to` of something where `from` was counted, over the limit too. Returns how much more the user may have then.
+    fn change(&self, uid: u32, what: Resource, from: u64, to: u64) -> u64 {
         let mut state = self.lock();
-        if let Some(user) = state.users.get_mut(&uid) {
-            user.used[what as usize] += amount;
-            state.whole[what as usize] += amount;
-        }
-    }
-
-    fn give_back(&self, uid: u32, what: Resource, amount: u64) {
-        let mut state = self.lock();
-        if let Some(user) = state.users.get_mut(&uid) {
-            debug_assert!(user.used[what as usize] >= amount, "{what:?} of user {uid}");
-            user.used[what as usize] -= amount;
-            state.whole[what as usize] -= amount;
-        }
+        let at = what as usize;
+        let State { whole, users } = &mut *state;
+        let Some(user) = users.get_mut(&uid) else { return 0 };
+        debug_assert!(user.used[at] >= from, "{what:?} of user {uid}");
+        user.used[at] = user.used[at] - from + to;
+        whole[at] = whole[at] - from + to;
+        state.left(&self.quotas, uid, what)
     }
 }
 
@@ -185,6 +180,12 @@ impl State {
         let reach = user.used[at].saturating_add(left);
         let part = if self.users.len() > 1 { reach / 4 } else { reach / 16 };
         quotas.each[at].min(reach - part)
+    }
+
+    /// How much more of it he may have.
+    fn left(&self, quotas: &Quotas, uid: u32, what: Resource) -> u64 {
+        let left = |user: &User| self.share(quotas, user, what).saturating_sub(user.used[what as usize]);
+        self.users.get(&uid).map_or(0, left)
     }
 }
 
@@ -232,9 +233,7 @@ impl Account {
 
     /// How much more of something the user may have now.
     pub fn left(&self, what: Resource) -> u64 {
-        let state = self.books.lock();
-        let Some(user) = state.users.get(&self.uid) else { return 0 };
-        state.share(&self.books.quotas, user, what).saturating_sub(user.used[what as usize])
+        self.books.lock().left(&self.books.quotas, self.uid, what)
     }
 }
 
@@ -262,24 +261,19 @@ impl Charge {
 
     /// Gives so much back, or all if it has less.
     pub fn less(&mut self, amount: u64) {
-        let amount = amount.min(self.amount);
-        self.amount -= amount;
-        if amount > 0 {
-            self.account.books.give_back(self.account.uid, self.what, amount);
-        }
+        self.set_anyway(self.amount.saturating_sub(amount));
     }
 
     /// Takes more or gives back until it has so much, over the limit too.
     pub fn set_anyway(&mut self, amount: u64) {
-        match amount.checked_sub(self.amount) {
-            Some(0) => return,
-            Some(more) => self.account.books.add(self.account.uid, self.what, more),
-            None => self.account.books.give_back(self.account.uid, self.what, self.amount - amount),
+        if amount == self.amount {
+            return;
         }
+        let books = &self.account.books;
+        let left = books.change(self.account.uid, self.what, self.amount, amount);
         self.amount = amount;
         if self.what == Resource::Output {
-            let left = self.account.left(Resource::Output);
-            let limit = self.account.books.quotas.each[Resource::Output as usize];
+            let limit = books.quotas.each[Resource::Output as usize];
             self.account.tight.store(left < limit / 2, Ordering::Relaxed);
         }
     }
@@ -297,10 +291,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        match self.what {
-            Resource::Output => self.set_anyway(0),
-            _ => self.less(self.amount),
-        }
+        self.set_anyway(0);
     }
 }
 

@@ -165,14 +165,13 @@ impl Session {
     }
 
     /// Counts an activation of a named user event. `false`: there is no such subscription (any more). [`Session::deliver`] tells whether it has left.
-    pub fn trigger(&mut self, id: u32) -> bool {
-        if !self.state.names.triggered(id) {
+    pub fn trigger(&mut self, id: u32, name: &str) -> bool {
+        if !self.state.names.triggered(id, name) {
             return false;
         }
         self.state.meter.count(1, sys::monotonic_ns());
         if let Some(trace) = &mut self.state.trace {
-            let name = self.state.names.table.get(&id).map(|n| n.name.clone()).unwrap_or_default();
-            trace.push(entry(TraceSource::Name, id, What::empty(), 1, name));
+            trace.push(entry(TraceSource::Name, id, What::empty(), 1, name.to_owned()));
         }
         true
     }

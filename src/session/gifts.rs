@@ -3,13 +3,12 @@
 use super::books::{Account, Charge};
 use super::greeting::Request;
 use super::requests::{count, plain, refuse};
-use super::{State, Wish};
+use super::{Shares, State, Wish};
 use evd_proto::channel::Output;
 use evd_proto::frame::FrameError;
 use evd_proto::name;
 use evd_proto::reply::{Code, Resource};
 use evd_proto::request::{self as ask, HoldOne};
-use evd_proto::sys;
 use evd_proto::sys::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -29,19 +28,19 @@ pub struct Gift {
 /// The beginning of an attachment whose fd has not come yet: a session has at most one.
 #[derive(Debug)]
 pub(super) struct Attaching {
-    account: Arc<Account>,
     bytes: Vec<u8>,
+    /// What `bytes` is charged with.
+    charge: Charge,
     /// So many have come, also if they were not kept.
     came: u64,
-    charges: Vec<Charge>,
     /// Why they were not.
     refused: Option<(u64, u64, String)>,
 }
 
 impl Attaching {
     pub fn new(account: &Arc<Account>) -> Attaching {
-        let account = Arc::clone(account);
-        Attaching { account, bytes: Vec::new(), came: 0, charges: Vec::new(), refused: None }
+        let charge = account.charge_anyway(Resource::HoldBytes, 0);
+        Attaching { bytes: Vec::new(), charge, came: 0, refused: None }
     }
 
     fn add(&mut self, bytes: &[u8], limit: usize) {
@@ -50,11 +49,8 @@ impl Attaching {
             let text = format!("an attachment of {} bytes, at most {limit} are kept", self.came);
             self.give_up((limit as u64, self.came, text));
         } else if self.refused.is_none() {
-            match self.account.charge(Resource::HoldBytes, bytes.len() as u64) {
-                Ok(charge) => {
-                    self.charges.push(charge);
-                    self.bytes.extend_from_slice(bytes);
-                }
+            match self.charge.more(bytes.len() as u64) {
+                Ok(()) => self.bytes.extend_from_slice(bytes),
                 Err(over) => self.give_up((over.limit, over.used, over.to_string())),
             }
         }
@@ -63,13 +59,13 @@ impl Attaching {
     fn give_up(&mut self, why: (u64, u64, String)) {
         self.refused = Some(why);
         self.bytes = Vec::new();
-        self.charges = Vec::new();
+        self.charge.set_anyway(0);
     }
 
     /// What has come, and whether it is all of it. The hold is charged by itself.
     fn take(&mut self) -> Result<Vec<u8>, (u64, u64, String)> {
         self.came = 0;
-        self.charges = Vec::new();
+        self.charge.set_anyway(0);
         let bytes = std::mem::take(&mut self.bytes);
         self.refused.take().map_or(Ok(bytes), Err)
     }
@@ -128,7 +124,7 @@ impl State {
             Err((limit, value, text)) => return refuse(out, serial, Code::Limit, limit, value, text),
         }
         let limit = self.limits.attachment as usize;
-        let most = sys::most_open_files() / 4 * 3;
+        let most = Shares::now().kept;
         if holds.is_empty() {
             return refuse(out, serial, Code::BadRequest, 0, 0, "nothing is to be held".to_owned());
         }

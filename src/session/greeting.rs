@@ -16,7 +16,14 @@ use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, name};
 pub struct Guest {
     /// Non-blocking.
     pub socket: OwnedFd,
-    /// Who connected.
+    /// Whose it is.
+    pub caller: Caller,
+}
+
+/// Who connected, and what was found out about him before he said anything.
+#[derive(Debug)]
+pub struct Caller {
+    /// His process and user.
     pub peer: Peer,
     /// Whether he may look at the bases of all users.
     pub inspects: bool,
@@ -33,12 +40,7 @@ pub struct Guest {
 /// A connection whose `Hello` is awaited.
 pub struct Greeting {
     channel: Channel,
-    peer: Peer,
-    inspects: bool,
-    nests: bool,
-    since: u64,
-    process: Option<OwnedFd>,
-    connection: Charge,
+    caller: Caller,
     heard: Option<Heard>,
 }
 
@@ -84,33 +86,19 @@ pub struct Opening {
     pub(super) channel: Channel,
     /// Requests that were sent without waiting for the `Welcome`.
     pub(super) early: Vec<Request<Vec<u8>>>,
-    pub(super) peer: Peer,
-    pub(super) inspects: bool,
-    pub(super) nests: bool,
-    pub(super) since: u64,
-    pub(super) process: Option<OwnedFd>,
-    pub(super) connection: Charge,
+    pub(super) caller: Caller,
 }
 
 impl Greeting {
     /// Takes over a connection.
     pub fn new(guest: Guest) -> Greeting {
-        let Guest { socket, peer, inspects, nests, since, process, connection } = guest;
-        Greeting {
-            channel: Channel::new(socket),
-            peer,
-            inspects,
-            nests,
-            since,
-            process,
-            connection,
-            heard: None,
-        }
+        let Guest { socket, caller } = guest;
+        Greeting { channel: Channel::new(socket), caller, heard: None }
     }
 
     /// Who connected.
     pub fn peer(&self) -> Peer {
-        self.peer
+        self.caller.peer
     }
 
     /// Reads what is there. `true`: the `Hello` has come and is sound, and [`Greeting::open`] is next.
@@ -165,22 +153,10 @@ impl Greeting {
 
     /// What was heard; `None` before [`Greeting::turn`] said so.
     pub fn open(self) -> Option<Opening> {
-        let Greeting { channel, peer, inspects, nests, since, process, connection, heard } = self;
+        let Greeting { channel, caller, heard } = self;
         let Heard { hello, serial, early } = heard?;
         let version = hello.versions.1.min(PROTOCOL_VERSION);
-        Some(Opening {
-            hello,
-            serial,
-            version,
-            channel,
-            early,
-            peer,
-            inspects,
-            nests,
-            since,
-            process,
-            connection,
-        })
+        Some(Opening { hello, serial, version, channel, early, caller })
     }
 
     /// Refuses the connection: it ends. It is told once, without waiting.
@@ -221,12 +197,12 @@ impl Opening {
 
     /// Who connected.
     pub fn peer(&self) -> Peer {
-        self.peer
+        self.caller.peer
     }
 
     /// Whose account it is charged to.
     pub fn account(&self) -> &std::sync::Arc<Account> {
-        self.connection.account()
+        self.caller.connection.account()
     }
 
     /// Refuses the session: the connection ends. It is told once, without waiting.

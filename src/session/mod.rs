@@ -11,27 +11,33 @@
 mod allowed;
 pub mod books;
 mod deliver;
+mod ending;
+mod files;
 mod gifts;
 mod greeting;
 mod identify;
 mod pages;
+mod refusal;
 mod requests;
 mod show;
 mod subscriptions;
 mod timers;
 mod watches;
 
+pub use ending::Ending;
+pub use files::Shares;
 pub use gifts::Gift;
-pub use greeting::{Greeting, Guest, Opening};
+pub use greeting::{Caller, Greeting, Guest, Opening};
+pub use refusal::Refusal;
 
 use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
 use evd_proto::What;
 use evd_proto::channel::{Channel, Fill, Scratch};
-use evd_proto::frame::{Body, FrameError};
+use evd_proto::frame::Body;
 use evd_proto::notice::{Closing, TraceEntry};
 use evd_proto::reply::{Attached, Code, Limits, Refused, Resource};
-use evd_proto::request::{Role, Selector};
+use evd_proto::request::{Attach, Role, Selector};
 use evd_proto::sys::{self, Peer, Slot};
 use evd_proto::sys::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
@@ -43,8 +49,6 @@ const SOCKET: u64 = u32::MAX as u64;
 const PROCESS: u64 = SOCKET - 1;
 /// Replies that wait for a client that does not read; beyond it no request is read.
 const MAX_REPLIES: usize = 16 * 1024;
-/// Bytes of an attachment in a frame that goes ahead of its fd.
-const PIECE: usize = 60_000;
 /// How long a client may leave its answers unread, in nanoseconds.
 const SLOW: u64 = 5_000_000_000;
 /// Of a process that has ended at most so many receives are taken in: somebody else may write on and on.
@@ -74,10 +78,10 @@ impl Tools {
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the fields are those of the request of the same name")]
 pub enum Wish {
-    /// The session has the subscription; the table of names must have it too.
+    /// [`Session::subscribe`], and the table of names must have it too.
     Subscribe { serial: u64, id: u32, name: String },
-    /// The session has forgotten the subscription.
-    Unsubscribe { id: u32, name: String },
+    /// [`Session::unsubscribe`], and the table of names must forget it too.
+    Unsubscribe { id: u32 },
     /// Activate a name.
     Trigger { serial: u64, name: String },
     /// Keep fds, all or none.
@@ -100,49 +104,6 @@ pub enum Wish {
     Events { serial: u64, base: Selector, from: (u8, u32) },
     /// Follow a base, or all.
     Follow { serial: u64, base: Option<Selector> },
-}
-
-/// Why a session ends.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Ending {
-    /// The client closed its socket.
-    Closed,
-    /// What came is not the protocol; the client was told.
-    Protocol(FrameError),
-    /// Fds were lost on the way; the client was told.
-    FdsLost,
-    /// The client's process has ended, and somebody else has its socket.
-    Exited,
-    /// It asked, and does not read the answers.
-    Slow,
-    /// It can't have what it asked for in its `Hello`; it was told why.
-    Refused(String),
-    /// The socket or the base failed.
-    Os(io::Error),
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Ending::Closed => f.write_str("the client closed it"),
-            Ending::Protocol(e) => write!(f, "{e}"),
-            Ending::FdsLost => f.write_str("fds were lost on the way: this process is short of them"),
-            Ending::Exited => f.write_str("its process has ended"),
-            Ending::Slow => f.write_str("it did not read its answers for 5 s"),
-            Ending::Refused(why) => f.write_str(why),
-            Ending::Os(e) => write!(f, "{e}"),
-        }
-    }
-}
-
-impl From<io::Error> for Ending {
-    fn from(e: io::Error) -> Ending {
-        match e.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ending::Closed,
-            _ => Ending::Os(e),
-        }
-    }
 }
 
 /// Who looks at bases.
@@ -189,11 +150,8 @@ pub struct Session {
     socket_interest: What,
     /// Since when the socket is full, in nanoseconds; 0: it is not.
     unread: u64,
-    /// Set when the base's wait said that the socket is ready.
-    socket_ready: bool,
-    /// Readable when the client's process has ended, and whether it was.
+    /// Readable when the client's process has ended.
     process: Option<OwnedFd>,
-    has_exited: bool,
     /// Bytes of answers that were queued since nothing waited. Activations are bits, and can wait as long as they like.
     owed: usize,
     /// Since when more than [`MAX_REPLIES`] of them wait, in nanoseconds; 0: less.
@@ -243,19 +201,8 @@ impl Session {
         tools: &mut Tools,
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
-        let Opening {
-            hello,
-            serial,
-            version,
-            channel,
-            early,
-            peer,
-            inspects,
-            nests,
-            since,
-            process,
-            connection,
-        } = opening;
+        let Opening { hello, serial, version, channel, early, caller } = opening;
+        let Caller { peer, inspects, nests, since, process, connection } = caller;
         let account = connection.account();
         let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
@@ -280,9 +227,7 @@ impl Session {
             batch: Default::default(),
             socket_interest: What::empty(),
             unread: 0,
-            socket_ready: false,
             process,
-            has_exited: false,
             owed: 0,
             full_since: 0,
             stalled: 0,
@@ -389,17 +334,18 @@ impl Session {
             return self.check_reader();
         }
         self.state.meter.wakeups += 1;
+        let (mut socket_ready, mut has_exited) = (false, false);
         for act in self.acts.drain(..) {
             match act {
-                Activation::Ready { token: SOCKET, .. } => self.socket_ready = true,
-                Activation::Ready { token: PROCESS, .. } => self.has_exited = true,
+                Activation::Ready { token: SOCKET, .. } => socket_ready = true,
+                Activation::Ready { token: PROCESS, .. } => has_exited = true,
                 Activation::Ready { token, ready } => self.state.reported(token, ready),
                 Activation::Timer { token, deadline } => self.state.due(token, deadline),
                 Activation::Signal(set) => self.state.signalled(set),
                 Activation::Mail => {}
             }
         }
-        if self.has_exited {
+        if has_exited {
             // What it sent before counts.
             for _ in 0..LAST_RECEIVES {
                 if self.receive_once(tools, wishes)?.0 != Fill::Data {
@@ -409,7 +355,7 @@ impl Session {
             return Err(Ending::Exited);
         }
         // It may just have begun to read: whether it did shows when more is sent.
-        if !std::mem::take(&mut self.socket_ready) {
+        if !socket_ready {
             return self.check_reader();
         }
         if self.may_ask() { self.receive(tools, wishes) } else { Ok(()) }
@@ -519,7 +465,7 @@ impl Session {
         if self.fd_sent && sys::unread_by_peer(socket)? > 0 {
             return Ok(false);
         }
-        for piece in ahead.chunks(PIECE) {
+        for piece in ahead.chunks(Attach::PIECE) {
             // A piece fits a frame.
             let _ = out.push(serial, &Attached { bytes: piece.to_vec() });
         }

@@ -1,7 +1,7 @@
 //! A table by dense index that grows by pages: a client that uses one high index pays for one page and not for all below it.
 
 /// Entries in a page.
-const PAGE: usize = 64;
+pub(super) const PAGE: usize = 64;
 
 /// Entries by index; those never written read as absent or default.
 #[derive(Debug)]

@@ -1,8 +1,7 @@
 //! What each request does. Those that concern only this client and its base take effect here; the others leave as wishes.
 
 use super::greeting::Request;
-use super::watches::Refusal;
-use super::{State, Wish};
+use super::{Refusal, State, Wish};
 use evd_proto::channel::{Frame, Output};
 use evd_proto::frame::{Body, FrameError, Kind};
 use evd_proto::name;
@@ -69,12 +68,13 @@ impl State {
             Kind::Arm => self.arm(request, out, slot),
             Kind::Disarm => self.disarm(request, slot),
             Kind::Timers => self.set_timers(&plain(&request)?, serial, out),
-            Kind::Subscribe => self.subscribe(plain(&request)?, serial, out, wishes),
+            Kind::Subscribe => {
+                wishes.extend(self.subscription(plain(&request)?, serial, out));
+                Ok(())
+            }
             Kind::Unsubscribe => {
-                let id = plain::<ask::Unsubscribe, B>(&request)?.id;
-                if let Some(name) = self.names.remove(id) {
-                    wishes.push(Wish::Unsubscribe { id, name });
-                }
+                // Not before what the client asked for ahead of it: a Trigger may reach this subscription.
+                wishes.push(Wish::Unsubscribe { id: plain::<ask::Unsubscribe, B>(&request)?.id });
                 Ok(())
             }
             Kind::DaemonSignal => self.daemon_signal(plain(&request)?, serial, out),
@@ -190,13 +190,7 @@ impl State {
         if refused.ids.is_empty() { Ok(()) } else { out.push(serial, &refused) }
     }
 
-    fn subscribe(
-        &mut self,
-        body: ask::Subscribe,
-        serial: u64,
-        out: &mut Output,
-        wishes: &mut Vec<Wish>,
-    ) -> Result<(), FrameError> {
+    fn subscription(&self, body: ask::Subscribe, serial: u64, out: &mut Output) -> Option<Wish> {
         let ask::Subscribe { id, name } = body;
         let limit = self.limits.names;
         if id >= limit {
@@ -205,16 +199,9 @@ impl State {
         } else if let Err(e) = name::check(&name) {
             refuse(out, serial, Code::BadName, 0, 0, e.to_string());
         } else {
-            match self.names.add(id, name.clone()) {
-                Ok(true) => wishes.push(Wish::Subscribe { serial, id, name }),
-                Ok(false) => {
-                    let text = format!("subscription {id} is in use");
-                    refuse(out, serial, Code::BadRequest, 0, u64::from(id), text);
-                }
-                Err(over) => out.push(serial, &over.refused())?,
-            }
+            return Some(Wish::Subscribe { serial, id, name });
         }
-        Ok(())
+        None
     }
 
     fn daemon_signal(
@@ -234,8 +221,8 @@ impl State {
         }
         if on {
             if let Err(e) = self.base.add_signal(signo) {
-                let errno = e.raw_os_error().unwrap_or(0) as u64;
-                refuse(out, serial, Code::System, 0, errno, e.to_string());
+                let Refusal { code, limit, value, text } = Refusal::system(&e, e.to_string());
+                refuse(out, serial, code, limit, value, text);
                 return Ok(());
             }
             self.signals.add(signo);

@@ -1,7 +1,7 @@
 //! What a session shows of itself to evctl. Nothing here runs before somebody asks, but for a few counters.
 
+use super::Session;
 use super::watches::Flags;
-use super::{Session, Wish};
 use evd_proto::name::printable;
 use evd_proto::reply::{BaseInfo, EventsPage, NameInfo, Place, SignalInfo, TimerInfo, WatchInfo};
 use evd_proto::request::Report;
@@ -183,13 +183,6 @@ impl Session {
             page.push(WatchInfo { id, place, interest, kind, ino, label, count: watch.count, last });
         }
         None
-    }
-
-    /// What the tables of the server may still have of this session, as wishes: for its end.
-    pub fn farewell(&mut self, wishes: &mut Vec<Wish>) {
-        for (id, n) in std::mem::take(&mut self.state.names.table) {
-            wishes.push(Wish::Unsubscribe { id, name: n.name });
-        }
     }
 
     /// Whether it ever asked for a held fd.

@@ -1,8 +1,9 @@
 //! What a session subscribed to: named user events, and signals that are sent to evd.
 
+use super::Session;
 use super::books::{Account, Over, Purse};
 use evd_proto::notice::{ActiveName, ActiveSignal};
-use evd_proto::reply::Resource;
+use evd_proto::reply::{Code, Resource};
 use evd_proto::sys::SignalSet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,9 +51,9 @@ impl Names {
         Some(removed.name)
     }
 
-    /// Counts one activation. `false`: there is no such subscription (any more).
-    pub fn triggered(&mut self, id: u32) -> bool {
-        let Some(name) = self.table.get_mut(&id) else { return false };
+    /// Counts one activation of `name`. `false`: there is no such subscription (any more), or its id is by now that of another name.
+    pub fn triggered(&mut self, id: u32, name: &str) -> bool {
+        let Some(name) = self.table.get_mut(&id).filter(|n| n.name == name) else { return false };
         name.count += 1;
         name.fresh = name.fresh.saturating_add(1);
         if name.fresh == 1 {
@@ -75,6 +76,32 @@ impl Names {
                 into.push(ActiveName { id, count });
             }
         }
+    }
+}
+
+impl Session {
+    /// Subscribes the client to a name. `false`: it can't be, and the client is told why.
+    pub fn subscribe(&mut self, serial: u64, id: u32, name: &str) -> bool {
+        match self.state.names.add(id, name.to_owned()) {
+            Ok(true) => return true,
+            Ok(false) => {
+                let text = format!("subscription {id} is in use");
+                self.refuse(serial, Code::BadRequest, 0, u64::from(id), text);
+            }
+            Err(over) => self.reply(serial, &over.refused()),
+        }
+        false
+    }
+
+    /// Gives a subscription up, and gives its name; `None`: there is no such subscription.
+    pub fn unsubscribe(&mut self, id: u32) -> Option<String> {
+        self.state.names.remove(id)
+    }
+
+    /// Gives all of them up.
+    pub fn unsubscribe_all(&mut self) -> Vec<(u32, String)> {
+        let all: Vec<u32> = self.state.names.table.keys().copied().collect();
+        all.into_iter().filter_map(|id| Some((id, self.unsubscribe(id)?))).collect()
     }
 }
 
@@ -120,5 +147,29 @@ impl DaemonSignals {
     /// Moves the reports to `into`: there are at most 64.
     pub fn take_due(&mut self, into: &mut Vec<ActiveSignal>) {
         into.append(&mut self.due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::books::{Books, Quotas};
+
+    #[test]
+    fn an_activation_that_comes_late_is_not_of_the_name_that_has_the_id_now() {
+        const KINDS: usize = Resource::ALL.len();
+        let account = Books::new(Quotas { each: [9; KINDS], whole: [99; KINDS] }).account(1);
+        let mut names = Names::new(&account);
+        assert!(names.add(3, "old".into()).unwrap());
+        assert!(names.triggered(3, "old"));
+        assert_eq!(names.remove(3).unwrap(), "old");
+        assert!(names.add(3, "new".into()).unwrap());
+        assert!(!names.triggered(3, "old"));
+        let mut told = Vec::new();
+        names.take_due(9, &mut told);
+        assert!(told.is_empty(), "{told:?}");
+        assert!(names.triggered(3, "new"));
+        names.take_due(9, &mut told);
+        assert_eq!(told, [ActiveName { id: 3, count: 1 }]);
     }
 }

@@ -1,7 +1,7 @@
 //! The timers of a session, by the client's id.
 
 use super::books::{Account, Over, Purse};
-use super::pages::Pages;
+use super::pages::{PAGE, Pages};
 use crate::base::{Base, TimerId};
 use evd_proto::notice::ActiveTimer;
 use evd_proto::reply::Resource;
@@ -50,7 +50,7 @@ impl Timers {
     pub fn set(&mut self, base: &mut Base, id: u32, deadline: u64) -> Result<(), Over> {
         let cost = self.table.cost(id);
         if cost > 0 {
-            self.bytes.take(cost + IN_BASE * 64)?;
+            self.bytes.take(cost + IN_BASE * PAGE as u64)?;
         }
         let timer = self.table.entry(id);
         if timer.set.is_none() {

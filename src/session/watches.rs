@@ -4,9 +4,10 @@
 //! the method does not need it and the file's identity is unique, no fd is kept: the arm goes through the worker's slot.
 
 use super::allowed;
-use super::books::{Account, Over, Purse};
+use super::books::{Account, Purse};
 use super::identify;
 use super::pages::Pages;
+use super::{Refusal, Shares};
 use crate::backend::{Entry, Features, Interest, Mode, WatchError};
 use crate::base::Base;
 use evd_proto::What;
@@ -74,22 +75,9 @@ pub(super) struct Told {
     pub label: String,
 }
 
-/// Why one watch of an `Arm` is refused.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub code: Code,
-    pub limit: u64,
-    pub value: u64,
-    pub text: String,
-}
-
 impl Refusal {
     fn bad(text: String) -> Refusal {
-        Refusal { code: Code::BadRequest, limit: 0, value: 0, text }
-    }
-
-    fn over(over: &Over) -> Refusal {
-        Refusal { code: Code::Limit, limit: over.limit, value: over.used, text: over.to_string() }
+        Refusal::new(Code::BadRequest, text)
     }
 
     pub(super) fn not_watchable(errno: i32, text: &str) -> Refusal {
@@ -153,7 +141,7 @@ impl Watches {
             method: base.method(),
             edge: base.features().contains(Features::ET),
             copies: base.method() != "epoll",
-            most_kept: sys::most_open_files() / 4 * 3,
+            most_kept: Shares::now().kept,
         }
     }
 
@@ -205,11 +193,10 @@ impl Watches {
         if edge && !self.edge {
             return Err(Refusal::bad(format!("{} has no edge-triggered watches", self.method)));
         }
-        let over = |over: Over| Refusal::over(&over);
-        self.bytes.take(self.table.cost(id)).map_err(over)?;
+        self.bytes.take(self.table.cost(id))?;
         let watch = self.table.entry(id);
         if !watch.flags.contains(Flags::ARMED) {
-            self.armed.reserve(1).map_err(over)?;
+            self.armed.reserve(1)?;
         }
         if watch.flags.contains(Flags::COUNTED) && seq.wrapping_sub(watch.seq) as i32 <= 0 {
             let text = format!("watch {id}: seq {seq} is not newer than {}", watch.seq);
@@ -231,7 +218,7 @@ impl Watches {
                     text: format!("evd has no fds left to keep copies of watched ones; {KEEPS}"),
                 });
             }
-            self.kept.take(1).map_err(over)?;
+            self.kept.take(1)?;
             if let Err(e) = base.watch(fd.as_fd(), token(id, seq), interest, Entry::New) {
                 self.kept.give(1);
                 return Err(refusal(e));
@@ -240,7 +227,7 @@ impl Watches {
         } else {
             let entry = if watch.flags.contains(Flags::ENTERED) { Entry::Known } else { Entry::New };
             if entry == Entry::New {
-                self.entries.reserve(1).map_err(over)?;
+                self.entries.reserve(1)?;
             }
             let placed = slot.place(fd.as_fd()).map_err(|e| refusal(WatchError::Os(e)))?;
             let added = base.added();
@@ -251,14 +238,14 @@ impl Watches {
                     // The file that the kernel knew is gone, and there is no room for this one.
                     base.unwatch(placed, token(id, seq));
                     watch.flags &= !Flags::ENTERED;
-                    return Err(over(e));
+                    return Err(e.into());
                 }
             }
         }
         let old = token(id, watch.seq);
         let_go(watch, base, &mut self.kept, old);
         if !watch.flags.contains(Flags::ARMED) {
-            self.armed.take(1).map_err(over)?;
+            self.armed.take(1)?;
         }
         watch.kept = kept;
         watch.seq = seq;
@@ -441,12 +428,11 @@ fn refusal(e: WatchError) -> Refusal {
         WatchError::Unsupported(why) => Refusal::bad(why.to_owned()),
         WatchError::Full => {
             let text = "the system's limit on watches is reached (fs.epoll.max_user_watches, or memory)";
-            Refusal { code: Code::Limit, limit: 0, value: 0, text: text.to_owned() }
+            Refusal::new(Code::Limit, text.to_owned())
         }
         e => {
             let e = as_io(e);
-            let value = e.raw_os_error().unwrap_or(0) as u64;
-            Refusal { code: Code::System, limit: 0, value, text: e.to_string() }
+            Refusal::system(&e, e.to_string())
         }
     }
 }

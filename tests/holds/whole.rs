@@ -45,7 +45,7 @@ fn batches_come_over_with_their_attachments_and_times() {
         ask(&mut raw, &all, &fds).unwrap().read::<Done>();
     }
     let long: Vec<u8> = (0..65_536u32).map(|n| (n % 251) as u8).collect();
-    for piece in long.chunks(60_000) {
+    for piece in long.chunks(Attach::PIECE) {
         tell(&mut raw, &Attach { bytes: piece.to_vec() }, &[]).unwrap();
     }
     let (fd, long_thing) = thing(0, "the long one");

@@ -383,10 +383,10 @@ fn an_idle_evd_makes_no_system_calls() {
             })
             .sum()
     };
-    // The threads go to sleep; after that none of them wakes.
+    // The threads go to sleep; a second after who looked whether evd is there has left, his memory is given back. After that none of them wakes.
     let mut last = switches();
     eventually("nothing moves", || {
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(std::time::Duration::from_millis(1500));
         let now = switches();
         std::mem::replace(&mut last, now) == now
     });

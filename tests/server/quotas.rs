@@ -6,10 +6,11 @@ use evd_proto::What;
 use evd_proto::frame::Kind;
 use evd_proto::reply::{AccountInfo, Code, Done, Refused, Resource, StatusPage, Use};
 use evd_proto::request::{
-    ArmWatch, Drop as DropHold, Events, Follow, Hold, LocalWatch, Report, Selector, Status, Subscribe,
-    Unsubscribe,
+    ArmWatch, Attach, Drop as DropHold, Events, Follow, Hold, LocalWatch, Report, Selector, Status,
+    Subscribe, Unsubscribe,
 };
 use evd_proto::sys::{self, Wake};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 
@@ -208,6 +209,71 @@ fn connections_over_the_limit_are_refused_at_once() {
 }
 
 #[test]
+fn who_is_refused_lets_nobody_wait_until_what_it_sent_has_lingered() {
+    let evd = evd_with("connections=10");
+    let mut control = evd.control();
+    let _all: Vec<Raw> = (0..9).map(|_| evd.client("many")).collect();
+    // More than may wait to be refused; each would take an hour to close.
+    let (mut refused, mut receivers) = (Vec::new(), Vec::new());
+    evd.signal(libc::SIGSTOP);
+    for _ in 0..100 {
+        let (_listener, never_reads, lingers) = lingering(3600);
+        let socket = UnixStream::connect(evd.path()).unwrap();
+        // In flight to it, also within what is in flight.
+        let (inner, outer) = UnixStream::pair().unwrap();
+        assert_eq!(sys::send(inner.as_fd(), b"x", &[lingers.as_raw_fd()]).unwrap(), 1);
+        assert_eq!(sys::send(socket.as_fd(), b"x", &[lingers.as_raw_fd(), outer.as_raw_fd()]).unwrap(), 1);
+        refused.push(socket);
+        receivers.push(never_reads);
+    }
+    evd.signal(libc::SIGCONT);
+    for socket in &mut refused {
+        let mut said = Vec::new();
+        // Reset: evd has not read what came.
+        let _ = socket.read_to_end(&mut said);
+        assert!(said.windows(11).any(|part| part == b"connections"), "{said:?}");
+    }
+    drop(refused);
+    // Closed they are, and what was written comes, then the end.
+    for mut receiver in receivers {
+        receiver.set_nonblocking(false).unwrap();
+        std::io::copy(&mut receiver, &mut std::io::sink()).unwrap();
+    }
+    let used = mine(&mut control, Resource::Connections);
+    assert_eq!((used.used, used.refused), (10, 100));
+    eventually("nobody closes any more", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", evd.pid())).unwrap();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+        tasks.filter_map(|task| name(task.unwrap()).ok()).all(|name| name.trim_end() != "evd-close")
+    });
+}
+
+#[test]
+fn the_memory_of_who_has_left_is_given_back() {
+    let evd = Evd::start();
+    let crowd = || {
+        let label = |i: u32| (i, "x".repeat(60));
+        let client = |i: usize| {
+            let mut c = evd.client("labels");
+            let labels = (0..500).map(|at| label(at * 8 + i as u32 % 8)).collect();
+            c.send(&Report { labels, ..Report::default() });
+            assert!(c.sync().is_empty());
+            c
+        };
+        (0..150).map(client).collect::<Vec<Raw>>()
+    };
+    evd.serves();
+    let few = 3 << 20;
+    let start = evd.resident();
+    let all = crowd();
+    // What it has lies behind all of theirs.
+    let _stays = crowd().pop();
+    assert!(evd.resident() > start + few, "it was worth to be given back: {start}, {}", evd.resident());
+    drop(all);
+    eventually("it is given back", || evd.resident() < start + few / 3);
+}
+
+#[test]
 fn answers_that_are_not_read_are_not_made() {
     let evd = evd_with("output-bytes=300000");
     let bases: Vec<Raw> = (0..50).map(|_| evd.client(&"n".repeat(64))).collect();
@@ -234,6 +300,39 @@ fn answers_that_are_not_read_are_not_made() {
     let mut other = evd.control();
     eventually("nothing waits", || mine(&mut other, Resource::Output).used == 0);
     drop(bases);
+}
+
+#[test]
+fn pieces_of_an_attachment_cost_only_their_bytes() {
+    let evd = evd_with("hold-bytes=1000");
+    let mut c = evd.client("pieces");
+    let send = |c: &mut Raw, bytes: &[u8], n: u32| {
+        for _ in 0..n {
+            c.send_unread(&Attach { bytes: bytes.to_vec() });
+        }
+        c.sync();
+    };
+    send(&mut c, b"", 1000);
+    let before = evd.resident();
+    send(&mut c, b"", 300_000);
+    let grown = evd.resident().saturating_sub(before);
+    assert!(grown < 2 << 20, "{grown} bytes more");
+    // Those that have some are charged, until it is too much or the fd comes.
+    let mut control = evd.control();
+    let used = |control: &mut Raw| mine(control, Resource::HoldBytes).used;
+    send(&mut c, b"x", 700);
+    assert_eq!(used(&mut control), 700);
+    send(&mut c, b"x", 700);
+    assert_eq!(used(&mut control), 0, "it is not kept");
+    let null = sys::reserve_fd().unwrap();
+    let hold = Hold { name: "x".into(), attachment: vec![], ttl: 0, replace: true };
+    let serial = c.send_fds(&hold, &[null.as_raw_fd()]);
+    is_limit(&c.refused(serial), Resource::HoldBytes, 1000, 1000);
+    send(&mut c, b"y", 70);
+    let serial = c.send_fds(&hold, &[null.as_raw_fd()]);
+    c.answer(serial).read::<Done>();
+    assert_eq!(used(&mut control), 70);
+    drop(c);
 }
 
 #[test]

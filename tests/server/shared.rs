@@ -189,7 +189,7 @@ fn long_attachments_come_ahead_of_their_fd_and_have_a_limit() {
     let hold = |n| Hold { name: "x".into(), attachment: vec![7; n], ttl: 1 << 50, replace: true };
     // All ahead in two pieces, with some in the frame itself, and all of it there.
     for (ahead, with) in [(limit, 0), (limit - 100, 100), (0, 16_000)] {
-        for piece in vec![6; ahead].chunks(60_000) {
+        for piece in vec![6; ahead].chunks(Attach::PIECE) {
             c.send(&Attach { bytes: piece.to_vec() });
         }
         let serial = c.send_fds(&hold(with), &[null.as_raw_fd()]);
@@ -209,7 +209,7 @@ fn long_attachments_come_ahead_of_their_fd_and_have_a_limit() {
     }
     // One byte more, in either place; and with that it is forgotten.
     for (ahead, with) in [(limit + 1, 0), (limit, 1)] {
-        for piece in vec![6; ahead].chunks(60_000) {
+        for piece in vec![6; ahead].chunks(Attach::PIECE) {
             c.send(&Attach { bytes: piece.to_vec() });
         }
         let serial = c.send_fds(&hold(with), &[null.as_raw_fd()]);

@@ -34,3 +34,21 @@ fn who_follows_all_and_one_is_told_once() {
         Ask(0, vec![Timer(1, true)]),
     ]);
 }
+
+#[test]
+fn a_trigger_reaches_the_subscription_that_is_given_up_behind_it() {
+    replay(&[
+        Connect(0, 1000, false, false),
+        Ask(0, vec![Hello(Hello::Client), Subscribe(0, 0)]),
+        Ask(0, vec![Trigger(0), Unsubscribe(0)]),
+    ]);
+}
+
+#[test]
+fn a_trigger_does_not_reach_a_subscription_that_was_given_up_before() {
+    replay(&[
+        Connect(0, 1000, false, false),
+        Ask(0, vec![Hello(Hello::Client), Subscribe(0, 0), Unsubscribe(0), Trigger(0), Subscribe(0, 1)]),
+        Ask(0, vec![Trigger(1), Unsubscribe(0), Subscribe(0, 0), Trigger(0)]),
+    ]);
+}

@@ -145,16 +145,10 @@ fn connect(r: &mut Random, client: u8, users: u32, ops: &mut Vec<Op>) {
 
 /// What a client that leaves may ask for.
 fn is_plain(ask: &Ask) -> bool {
-    // When the time of a hold is over, and a name is given up, depends on when evd looks.
+    // When the time of a hold is over depends on when evd looks.
     !matches!(
         ask,
-        Ask::Taken
-            | Ask::Put(_, _, _, true)
-            | Ask::Unsubscribe(_)
-            | Ask::Garbage
-            | Ask::Hello(_)
-            | Ask::Arm(..)
-            | Ask::Timer(..)
+        Ask::Taken | Ask::Put(_, _, _, true) | Ask::Garbage | Ask::Hello(_) | Ask::Arm(..) | Ask::Timer(..)
     )
 }
 

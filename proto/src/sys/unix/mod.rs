@@ -1,6 +1,6 @@
 //! The Unix systems. Everything takes borrowed fds and returns owned ones.
 //!
-//! What each system has in its own way is one file under `system`; a system without one is not supported. `counted`, `fresh`, `harden`, `keep`, `look`, `poll`,
+//! What each system has in its own way is one file under `system`; a system without one is not supported. `counted`, `end`, `fresh`, `harden`, `keep`, `look`, `memory`, `poll`,
 //! `timer` and `wake` have two ways each.
 
 mod accounts;
@@ -11,6 +11,9 @@ mod clock;
 #[cfg_attr(target_os = "linux", path = "counted/eventfd.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "counted/none.rs")]
 mod counted;
+#[cfg_attr(target_os = "linux", path = "end/thread.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "end/plain.rs")]
+mod end;
 mod file;
 mod fork;
 #[cfg_attr(target_vendor = "apple", path = "fresh/after.rs")]
@@ -42,6 +45,9 @@ mod keep;
 mod look;
 #[cfg(feature = "harden")]
 mod manager;
+mod memfile;
+#[cfg_attr(all(target_os = "linux", target_env = "gnu"), path = "memory/gnu.rs")]
+#[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), path = "memory/none.rs")]
 mod memory;
 mod notify;
 mod parcel;
@@ -67,6 +73,7 @@ mod wake;
 pub use accounts::{group_id, overflow_uid, user_id};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
+pub use end::close_in_passing;
 pub use file::{
     FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open, is_passed, is_shortage,
     kernel_entries, make_directory, most_epoll_entries, most_open_files, open_files, pipe, raise_open_files,
@@ -79,7 +86,8 @@ pub use keep::{KEEPS_FDS, peek_from_start};
 pub use look::look;
 #[cfg(feature = "harden")]
 pub use manager::{passed_fds, run_service, watchdog_interval};
-pub use memory::MemFile;
+pub use memfile::MemFile;
+pub use memory::return_memory;
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
 pub use parcel::{enlarge_send_buffer, peek_next};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};

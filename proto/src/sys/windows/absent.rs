@@ -57,6 +57,12 @@ impl MemFile {
     }
 }
 
+impl From<MemFile> for OwnedFd {
+    fn from(file: MemFile) -> OwnedFd {
+        match file.0 {}
+    }
+}
+
 impl super::AsFd for MemFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self.0 {}
@@ -303,6 +309,9 @@ pub fn stderr_takes() -> bool {
 pub fn stdout_number() -> RawFd {
     -1
 }
+
+/// Gives back memory that was freed: the heap of Windows does so by itself.
+pub fn return_memory() {}
 
 /// Where evd is by itself: the pipe of this user. There is no runtime directory on Windows.
 pub fn default_socket(_runtime_directory: Option<PathBuf>) -> PathBuf {

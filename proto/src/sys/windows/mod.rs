@@ -30,8 +30,8 @@ pub use absent::{
     Exit, KEEPS_FDS, MemFile, Notification, NotifyReceiver, Running, Slot, adopt_fd, adopt_listener,
     check_exec, count_up, default_socket, enlarge_send_buffer, exec_with_fds, group_id, ignore_daemon_scope,
     kernel_entries, look_at_count, make_directory, most_epoll_entries, no_new_privileges, notify,
-    overflow_uid, passed_fds, peek_from_start, peek_next, pipe, resident_bytes, spawn_with_fds, stderr_takes,
-    stdout_number, user_id, watchdog_interval,
+    overflow_uid, passed_fds, peek_from_start, peek_next, pipe, resident_bytes, return_memory,
+    spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
 };
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};
@@ -51,7 +51,8 @@ pub use signals::{
     signal_name, signal_number,
 };
 pub use socket::{
-    Peer, Received, connect, peer, peer_groups, peer_process, recv, send, socketpair, unread_by_peer,
+    Peer, Received, close_in_passing, connect, peer, peer_groups, peer_process, recv, send, socketpair,
+    unread_by_peer,
 };
 pub use timer::{TimerClock, TimerFd};
 pub use wake::Wake;
