@@ -1,13 +1,14 @@
 //! Where evd is: one order for evd itself, its clients and evctl.
 
-use crate::sys::RUN_DIRECTORY;
+use crate::sys::default_socket;
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The environment variable that names evd's socket.
 pub const SOCKET_VARIABLE: &str = "EVD_SOCKET";
 
-/// `EVD_SOCKET`, else `$XDG_RUNTIME_DIR/evd/socket`, else `/run/evd/socket` (`/var/run` on other systems than Linux). Empty variables count as unset.
+/// `EVD_SOCKET`, else `$XDG_RUNTIME_DIR/evd/socket`, else `/run/evd/socket` (`/var/run` on other systems than Linux); on Windows
+/// `EVD_SOCKET`, else the pipe `\\.\pipe\evd-USER`. Empty variables count as unset.
 pub fn socket_path() -> PathBuf {
     pick(|name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from))
 }
@@ -16,10 +17,7 @@ fn pick(var: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
     if let Some(path) = var(SOCKET_VARIABLE) {
         return path;
     }
-    match var("XDG_RUNTIME_DIR") {
-        Some(dir) => dir.join("evd/socket"),
-        None => Path::new(RUN_DIRECTORY).join("evd/socket"),
-    }
+    default_socket(var("XDG_RUNTIME_DIR"))
 }
 
 #[cfg(test)]
@@ -32,7 +30,7 @@ mod tests {
             pick(move |n| pairs.iter().find(|(k, _)| *k == n).map(|(_, v)| PathBuf::from(v)))
         };
         assert_eq!(set(&[("EVD_SOCKET", "/a"), ("XDG_RUNTIME_DIR", "/r")]), PathBuf::from("/a"));
-        assert_eq!(set(&[("XDG_RUNTIME_DIR", "/r")]), PathBuf::from("/r/evd/socket"));
-        assert_eq!(set(&[]), Path::new(RUN_DIRECTORY).join("evd/socket"));
+        assert_eq!(set(&[("XDG_RUNTIME_DIR", "/r")]), default_socket(Some("/r".into())));
+        assert_eq!(set(&[]), default_socket(None));
     }
 }

@@ -5,9 +5,6 @@
 //!
 //! One rule: this file is the only one that asks for which system it is built. The logic of a method whose kernel is elsewhere is built everywhere, and tested over a model. See `README.md` for what each method can do.
 
-#[cfg(all(windows, feature = "daemon"))]
-compile_error!("evd itself is not there for Windows yet: build with --no-default-features");
-
 #[cfg_attr(target_os = "linux", path = "alarm/timerfd.rs")]
 #[cfg_attr(any(target_os = "illumos", target_os = "solaris", windows), path = "alarm/thread.rs")]
 #[cfg_attr(

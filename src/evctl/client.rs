@@ -11,10 +11,10 @@ use evd_proto::notice::Closing;
 use evd_proto::reply::{Attached, Done, Refused, Took, Welcome};
 use evd_proto::request::{Attach, Hello, Hold, Role, Take};
 use evd_proto::sys::{self, PollFd};
+use evd_proto::sys::{AsFd, AsRawFd, OwnedFd, RawFd};
 use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, What};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -241,7 +241,7 @@ impl Client {
             let mut wanted = What::READ;
             wanted.set(What::WRITE, !self.channel.output.is_empty());
             // Nothing is asked of stdout: only that its reader has left can come.
-            let stdout = if deadline.is_none() { io::stdout().as_raw_fd() } else { -1 };
+            let stdout = if deadline.is_none() { sys::stdout_number() } else { -1 };
             let mut fds =
                 [PollFd::new(self.channel.as_fd().as_raw_fd(), wanted), PollFd::new(stdout, What::empty())];
             sys::poll(&mut fds, left).map_err(|e| Error::Failed(format!("can't wait for evd: {e}")))?;
@@ -303,7 +303,7 @@ fn shown(path: &Path) -> String {
 /// Says why nobody could be reached at `path`, and what would be right.
 fn cannot_reach(path: &Path, e: &io::Error) -> Error {
     let path = shown(path);
-    let hint = "start evd (systemctl start evd), or name its socket by --socket or EVD_SOCKET";
+    let hint = format!("start evd ({}), or name its socket by --socket or EVD_SOCKET", sys::HOW_TO_START);
     match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             Error::NotRunning(format!("evd is not running: there is no socket at {path}; {hint}"))
@@ -311,9 +311,9 @@ fn cannot_reach(path: &Path, e: &io::Error) -> Error {
         io::ErrorKind::ConnectionRefused => {
             Error::NotRunning(format!("evd is not running: nobody listens at {path}; {hint}"))
         }
-        io::ErrorKind::PermissionDenied => Error::NotAllowed(format!(
-            "this user may not connect to {path}; evd's --allow-uid or --allow-gid would let it"
-        )),
+        io::ErrorKind::PermissionDenied => {
+            Error::NotAllowed(format!("this user may not connect to {path}; {}", sys::HOW_TO_LET_IN))
+        }
         _ => Error::Failed(format!("can't connect to {path}: {e}")),
     }
 }

@@ -10,15 +10,9 @@ use super::error::Error;
 use super::text::printable;
 use evd_proto::reply::{Done, Took};
 use evd_proto::request::{Hold, Sync, Take, Taken};
-use evd_proto::sys::exec_with_fds;
-use std::env;
+use evd_proto::sys::{AsRawFd, OwnedFd, check_exec, exec_with_fds};
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
 /// `evctl fd exec`: returns only on failure.
 ///
@@ -92,23 +86,11 @@ fn put_back(target: &Target, copies: &[(Hold, OwnedFd)]) -> String {
 /// Fails if `program` can't be run, as far as a look tells; exec itself has the last word.
 fn look_up(program: &OsStr) -> Result<(), Error> {
     let shown = printable(&program.to_string_lossy());
-    let candidates: Vec<PathBuf> = if program.as_bytes().contains(&b'/') {
-        vec![PathBuf::from(program)]
-    } else if program.is_empty() {
-        Vec::new()
-    } else {
-        let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        env::split_paths(&path).map(|dir| dir.join(program)).collect()
-    };
-    if candidates.iter().any(|c| is_executable(c)) {
-        return Ok(());
-    }
-    if candidates.iter().any(|c| fs::metadata(c).is_ok()) {
-        return Err(Error::Exec(126, format!("can't run {shown}: it is not an executable file")));
-    }
-    Err(Error::Exec(127, format!("can't run {shown}: there is no such command")))
-}
-
-fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    check_exec(program).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::Exec(127, format!("can't run {shown}: there is no such command")),
+        io::ErrorKind::PermissionDenied => {
+            Error::Exec(126, format!("can't run {shown}: it is not an executable file"))
+        }
+        _ => Error::Failed(format!("can't run {shown}: {e}")),
+    })
 }

@@ -10,14 +10,11 @@ use super::sockets::{Sockets, kind_name, one_word};
 use super::status::{SCHEMA_VERSION, print, write_json};
 use super::table::Table;
 use super::text::{Paint, printable, short_duration};
-use evd_proto::What;
 use evd_proto::reply::{Done, HoldInfo, Holds};
 use evd_proto::request::{Drop, Hold, ListHolds};
-use evd_proto::sys::{self, FileKind, PollFd};
+use evd_proto::sys::{self, FileKind};
 use serde_json::{Value, json};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStringExt;
-use std::time::Duration;
 
 /// `evctl fd put`.
 ///
@@ -26,7 +23,7 @@ use std::time::Duration;
 pub(super) fn put(target: &Target, what: Put) -> Result<(), Error> {
     check_open(what.fd)?;
     let attachment = match (what.attachment, what.attachment_file) {
-        (Some(text), _) => text.into_vec(),
+        (Some(text), _) => text.into_encoded_bytes(),
         (None, Some(file)) => std::fs::read(&file)
             .map_err(|e| Error::Failed(format!("can't read {}: {e}", printable(&file.to_string_lossy()))))?,
         (None, None) => Vec::new(),
@@ -44,10 +41,8 @@ pub(super) fn put(target: &Target, what: Put) -> Result<(), Error> {
 
 /// Looks, before anything else is opened, whether `fd` was passed on to us.
 fn check_open(fd: i32) -> Result<(), Error> {
-    let mut look = [PollFd::new(fd, What::empty())];
-    sys::poll(&mut look, Some(Duration::ZERO))
-        .map_err(|e| Error::Failed(format!("can't look at fd {fd}: {e}")))?;
-    if look[0].is_invalid() {
+    let is_open = sys::is_passed(fd).map_err(|e| Error::Failed(format!("can't look at fd {fd}: {e}")))?;
+    if !is_open {
         let text = format!("fd {fd} is not open: open it in the shell ({fd}<FILE), or name another by --fd");
         return Err(Error::Failed(text));
     }

@@ -279,8 +279,12 @@ mod tests {
     #[test]
     fn the_tables_of_this_machine_show_a_listener() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let id = evd_proto::sys::identify(std::os::fd::AsFd::as_fd(&listener)).unwrap();
-        let expected = format!("tcp {} listen", listener.local_addr().unwrap());
+        let id = evd_proto::sys::identify(evd_proto::sys::AsFd::as_fd(&listener)).unwrap();
+        // A system without tables leaves a socket its number.
+        let expected = match std::env::consts::OS == "linux" {
+            true => format!("tcp {} listen", listener.local_addr().unwrap()),
+            false => format!("socket [{}]", id.ino),
+        };
         assert_eq!(Sockets::load().describe(id.kind, id.ino), expected);
     }
 }

@@ -15,8 +15,8 @@ use crate::session::Shares;
 use evd_proto::What;
 use evd_proto::reply::Code;
 use evd_proto::sys::{self, Listener, signal_name};
+use evd_proto::sys::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -149,10 +149,7 @@ impl Acceptor {
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);
-                        match set.signo {
-                            libc::SIGHUP => self.reload(),
-                            _ => self.shared.stop(),
-                        }
+                        if sys::RELOAD_SIGNAL == Some(set.signo) { self.reload() } else { self.shared.stop() }
                     }
                     Activation::Mail => {
                         self.return_memory_later();
@@ -225,8 +222,9 @@ impl Acceptor {
         let peer = match sys::peer(socket.as_fd()) {
             Ok(peer) => peer,
             Err(e) => {
-                let text = format!("evd can't tell who connects: {e}");
-                return self.reject.refuse(socket, Code::System, text);
+                let denied = e.kind() == io::ErrorKind::PermissionDenied;
+                let code = if denied { Code::NotAllowed } else { Code::System };
+                return self.reject.refuse(socket, code, format!("evd can't tell who connects: {e}"));
             }
         };
         let inspects = match self.shared.access.standing(&peer, socket.as_fd()) {

@@ -2,8 +2,8 @@
 
 use super::error::Error;
 use super::mail::lock;
+use evd_proto::sys::BorrowedFd;
 use evd_proto::sys::{self, Peer};
-use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 
 /// Who was named as allowed, as it was written down: names are looked up when evd starts, and again when it reloads.
@@ -153,7 +153,7 @@ fn ids(list: &str, kind: &str, by_name: impl Fn(&str) -> Option<u32>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+    use evd_proto::sys::AsFd;
 
     #[test]
     fn own_user_and_root_always_others_by_list() {
@@ -187,9 +187,11 @@ mod tests {
         assert_eq!(mode(&[], &[3], &[3]), (0o660, Some(3)));
         assert_eq!(mode(&[1], &[3], &[]), (0o666, None));
         assert_eq!(mode(&[], &[3], &[4]), (0o666, None));
-        let rules = Rules { uids: vec![3], users: "root".into(), groups: "9".into(), ..Rules::default() };
+        // Windows knows nobody by such a name.
+        let root = if sys::user_id("root").is_some() { "root" } else { "0" };
+        let rules = Rules { uids: vec![3], users: root.into(), groups: "9".into(), ..Rules::default() };
         assert_eq!(rules.look_up().unwrap(), Allowed { uids: vec![3, 0], gids: vec![9], admins: vec![] });
-        assert_eq!(ids("1, root,", "user", sys::user_id).unwrap(), [1, 0]);
+        assert_eq!(ids(&format!("1, {root},"), "user", sys::user_id).unwrap(), [1, 0]);
         let text = ids("5,no such", "group", sys::group_id).unwrap_err().to_string();
         assert!(text.contains("\"no such\" is neither a number nor a group"), "{text}");
     }

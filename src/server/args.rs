@@ -4,7 +4,7 @@ use super::builder::Daemon;
 use super::error::Error;
 use super::{keeper, log};
 use clap::{Parser, ValueEnum};
-use evd_proto::path;
+use evd_proto::{path, sys};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -27,9 +27,9 @@ pub enum Level {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "evd", version, max_term_width = 100)]
 pub struct Args {
-    /// Where to listen [default: $XDG_RUNTIME_DIR/evd/socket, else /run/evd/socket]
+    /// Where to listen [default: $XDG_RUNTIME_DIR/evd/socket, else /run/evd/socket; on Windows \\.\pipe\evd-USER]
     ///
-    /// A socket that the service manager passes goes before this.
+    /// A socket that the service manager passes goes before this. On Windows it is the name of a pipe.
     #[arg(long, value_name = "PATH", env = "EVD_SOCKET")]
     pub socket: Option<OsString>,
     /// A user who may connect, by number or name, beside evd's own and root; may be repeated
@@ -57,6 +57,9 @@ pub struct Args {
     /// what is held goes. On Linux only.
     #[arg(long)]
     pub keeper: bool,
+    /// Run as a service of Windows' service manager, which must be who starts it; on Windows only
+    #[arg(long, conflicts_with = "keeper")]
+    pub service: bool,
     /// Keep what evd does not need once it runs: exec, mount and other system calls
     #[arg(long, env = "EVD_NO_HARDENING", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_hardening: bool,
@@ -78,16 +81,27 @@ pub fn main() -> ExitCode {
         Level::Debug => ::log::LevelFilter::Debug,
         Level::Trace => ::log::LevelFilter::Trace,
     });
-    match run(args) {
-        Ok(code) => code,
+    if !args.service {
+        return run_and_tell(args).into();
+    }
+    match sys::run_service(|| run_and_tell(args)) {
+        Ok(code) => code.into(),
         Err(e) => {
-            eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
-            ExitCode::from(e.exit_code())
+            eprintln!("evd: {e}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn run(args: Args) -> Result<ExitCode, Error> {
+/// Runs evd; returns its exit status.
+fn run_and_tell(args: Args) -> u8 {
+    run(args).unwrap_or_else(|e| {
+        eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
+        e.exit_code()
+    })
+}
+
+fn run(args: Args) -> Result<u8, Error> {
     let mut builder = Daemon::builder()
         .workers_per_uid(usize::from(args.workers_per_uid))
         .allow_names(args.allow_uid.join(","), args.allow_gid.join(","))
@@ -104,7 +118,7 @@ fn run(args: Args) -> Result<ExitCode, Error> {
         Some(path) => builder.socket(path),
         None => builder.default_socket(path::socket_path()),
     };
-    if args.keeper { keeper::run(&builder) } else { builder.run().map(|()| ExitCode::SUCCESS) }
+    if args.keeper { keeper::run(&builder) } else { builder.run().map(|()| 0) }
 }
 
 #[cfg(test)]

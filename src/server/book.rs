@@ -8,10 +8,10 @@ use evd_proto::What;
 use evd_proto::reply::HoldInfo;
 use evd_proto::request::Attach;
 use evd_proto::sys::{self, FileKind, PollFd};
+use evd_proto::sys::{AsFd, AsRawFd, OwnedFd};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 

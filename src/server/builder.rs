@@ -17,7 +17,6 @@ use evd_proto::path::socket_path;
 use evd_proto::reply::Resource;
 use evd_proto::sys::{self, Listener};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -152,7 +151,7 @@ impl Builder {
         sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
         let access = self.access()?;
         let mut base = new_base()?;
-        for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        for signo in sys::STOP_SIGNALS.iter().copied().chain(sys::RELOAD_SIGNAL) {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
         }
         let Passed { listener, parcels, starts, stale } = service::passed().map_err(Error::Passed)?;
@@ -279,10 +278,7 @@ fn make_directory(socket: &Path) -> io::Result<()> {
         return Ok(());
     };
     let mode = if dir == Path::new("/run/evd") { 0o755 } else { 0o700 };
-    match std::fs::DirBuilder::new().mode(mode).create(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
+    sys::make_directory(dir, mode)
 }
 
 /// An evd on threads of this process. Dropping it stops it: its clients are told, and its socket goes.

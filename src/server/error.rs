@@ -73,7 +73,7 @@ impl fmt::Display for Error {
                         write!(f, "{source}; move it away, or give another path with --socket")
                     }
                     io::ErrorKind::InvalidInput => {
-                        write!(f, "{source}; give a shorter path with --socket")
+                        write!(f, "{source}; give another path with --socket")
                     }
                     _ => write!(f, "{source}"),
                 }
@@ -100,5 +100,5 @@ impl std::error::Error for Error {
 
 /// Whether fds or memory are short: another time it may be better.
 pub(super) fn is_shortage(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+    evd_proto::sys::is_shortage(e)
 }

@@ -6,7 +6,7 @@ use crate::session::Refusal;
 use evd_proto::frame::Body;
 use evd_proto::reply::{Code, Took, TookAll, TookOne};
 use evd_proto::request::Attach;
-use std::os::fd::{AsRawFd, RawFd};
+use evd_proto::sys::{AsRawFd, RawFd};
 
 /// Bytes of the entries of one `TookAll`: it has fds, so it is at most 16 KiB.
 pub(super) const ROOM: usize = 15_000;

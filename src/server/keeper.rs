@@ -13,11 +13,10 @@ use crate::backend::{Entry, Interest, Mode};
 use crate::base::{Activation, Base};
 use evd_proto::What;
 use evd_proto::sys::{self, Exit, Listener, Notification, NotifyReceiver, Running, signal_name};
+use evd_proto::sys::{AsFd, OwnedFd};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// Fds that are kept, at most; or one in so many that the keeper may open: while evd is started each is open three times.
 const MOST: usize = 4096;
@@ -53,7 +52,7 @@ struct Keeper {
 ///
 /// # Errors
 /// The socket can't be made, or the system refuses what is needed.
-pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
+pub(super) fn run(evd: &Builder) -> Result<u8, Error> {
     if !sys::KEEPS_FDS {
         // Before a socket is made.
         let text = "this system can't keep fds beyond a process's end, Linux can; start it without --keeper";
@@ -67,7 +66,8 @@ pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
     }
     sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
     let mut base = new_base()?;
-    for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
+    let others = [sys::RELOAD_SIGNAL, sys::CHILD_SIGNAL].into_iter().flatten();
+    for signo in sys::STOP_SIGNALS.iter().copied().chain(others) {
         base.add_signal(signo).map_err(Error::os("catch signals"))?;
     }
     let listener = evd.listen_for_child()?;
@@ -110,7 +110,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn keep(&mut self) -> io::Result<ExitCode> {
+    fn keep(&mut self) -> io::Result<u8> {
         let mut acts = Vec::new();
         loop {
             self.listen_to_child();
@@ -122,7 +122,9 @@ impl Keeper {
             self.base.expire(&mut acts);
             for act in acts.drain(..) {
                 match act {
-                    Activation::Signal(set) if set.signo != libc::SIGCHLD => self.pass_on(set.signo, set.pid),
+                    Activation::Signal(set) if Some(set.signo) != sys::CHILD_SIGNAL => {
+                        self.pass_on(set.signo, set.pid);
+                    }
                     Activation::Timer { .. } if self.child.is_none() && !self.ending => {
                         if let Err(e) = self.start() {
                             log::error!("can't start evd: {e}");
@@ -133,7 +135,7 @@ impl Keeper {
                 }
             }
             if self.ending && self.child.is_none() {
-                return Ok(ExitCode::SUCCESS);
+                return Ok(0);
             }
         }
     }
@@ -141,7 +143,7 @@ impl Keeper {
     fn pass_on(&mut self, signo: i32, from: i32) {
         log::info!("{} from process {from}", signal_name(signo));
         // evd reloads by SIGHUP, and ends by the others.
-        self.ending |= signo != libc::SIGHUP;
+        self.ending |= Some(signo) != sys::RELOAD_SIGNAL;
         if let Some(child) = &self.child {
             // It may just have ended.
             let _ = sys::send_signal(child.pid(), signo);
@@ -149,7 +151,7 @@ impl Keeper {
     }
 
     /// Whether the child has ended, and what follows from that; `Some`: the keeper ends with this status.
-    fn look_after_child(&mut self) -> io::Result<Option<ExitCode>> {
+    fn look_after_child(&mut self) -> io::Result<Option<u8>> {
         let Some(child) = &self.child else { return Ok(None) };
         let Some(exit) = child.ended()? else { return Ok(None) };
         // What it said last is in the socket still.
@@ -161,12 +163,12 @@ impl Keeper {
         };
         // What it said by its status, and not by dying, is true the next time as well: usage, a mistake in its configuration.
         let is_final = matches!(exit, Exit::Code(code) if code == 2 || !self.ever_ready);
-        if self.ending && matches!(exit, Exit::Signal(libc::SIGTERM | libc::SIGINT)) {
+        if self.ending && matches!(exit, Exit::Signal(signo) if sys::STOP_SIGNALS.contains(&signo)) {
             // It was told so early that it had not begun.
-            return Ok(Some(ExitCode::SUCCESS));
+            return Ok(Some(0));
         }
         if self.ending || is_final {
-            return Ok(Some(ExitCode::from(status)));
+            return Ok(Some(status));
         }
         log::error!("evd ended {text}; it is started again with {} kept fds", self.kept.len());
         let worked = self.ready.is_some_and(|since| sys::monotonic_ns().saturating_sub(since) >= LIVES);

@@ -3,15 +3,12 @@
 //! Source: sd-daemon(3) on `<N>` prefixes, systemd.exec(5) on JOURNAL_STREAM.
 
 use super::mail::lock;
-use evd_proto::What;
-use evd_proto::sys::{self, PollFd};
+use evd_proto::sys;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// Lines that one user may cause at once, and how many nanoseconds later he may cause one more.
 const AT_ONCE: u64 = 20;
@@ -108,9 +105,8 @@ impl Log for Stderr {
         if self.enabled(record.metadata()) {
             let mut text = line(record.level(), &record.args().to_string(), self.under_journal);
             let mut to = std::io::stderr().lock();
-            // Nobody waits for whoever reads this. A pipe that is ready takes a page.
-            let mut look = [PollFd::new(to.as_raw_fd(), What::WRITE)];
-            if !sys::poll(&mut look, Some(Duration::ZERO)).is_ok_and(|n| n > 0) {
+            // Nobody waits for whoever reads this.
+            if !sys::stderr_takes() {
                 UNREAD.fetch_add(1, Ordering::Relaxed);
                 return;
             }

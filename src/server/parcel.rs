@@ -11,11 +11,8 @@ use super::error::is_shortage;
 use super::records::{self, Log, Record};
 use super::store::Store;
 use crate::session::Shares;
-use evd_proto::sys;
-use std::fs::File;
+use evd_proto::sys::{self, AsFd, AsRawFd, MemFile, OwnedFd, RawFd};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
 
 /// Bytes that may be on their way in a parcel. The system's own limit is likely lower: some hundred single fds, or many times 253 of them.
 const BUFFER: i32 = 4 << 20;
@@ -30,7 +27,7 @@ pub(super) struct Parcel {
     name: String,
     tx: OwnedFd,
     rx: OwnedFd,
-    log: File,
+    log: MemFile,
     /// Bytes of the log that count.
     pub len: u64,
     /// Fds in it.
@@ -49,7 +46,7 @@ impl Parcel {
     ) -> io::Result<Parcel> {
         let (tx, rx) = sys::socketpair()?;
         sys::enlarge_send_buffer(tx.as_fd(), BUFFER)?;
-        let log = sys::memfd(c"evd-holds")?;
+        let log = MemFile::new(c"evd-holds")?;
         let name = name(uid, generation);
         let mut parcel = Parcel { name, tx, rx, log, len: 0, sent: 0 };
         let mut text = records::head(uid, generation).to_vec();
@@ -122,7 +119,7 @@ fn all_gone(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
     text
 }
 
-fn append(log: &File, len: &mut u64, text: &[u8]) -> io::Result<()> {
+fn append(log: &MemFile, len: &mut u64, text: &[u8]) -> io::Result<()> {
     // A write that fails half way is written over by the next one.
     log.write_all_at(text, *len)?;
     *len += text.len() as u64;
@@ -147,7 +144,7 @@ pub(super) struct Left {
     pub generation: u64,
     pub fds: Vec<OwnedFd>,
     /// Its log, and the bytes of it that count, once it was read.
-    read: Option<(File, u64)>,
+    read: Option<(MemFile, u64)>,
 }
 
 impl Left {
@@ -203,7 +200,7 @@ impl Left {
         };
         if log.live.len() >= Shares::now().kept as usize {
             // Do not take the last ones from others in order to find out.
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return Err(sys::shortage());
         }
         if !log.whole {
             // The usual end of an evd that was killed while it wrote: nobody was told yet that it was done.
@@ -217,7 +214,7 @@ impl Left {
                 return Ok(None);
             }
         };
-        let file = File::from(file.try_clone()?);
+        let file = MemFile::adopt(file.try_clone()?)?;
         let mut found = Vec::with_capacity(log.live.len());
         for record in log.live {
             match fds.get_mut(record.position as usize).and_then(Option::take) {
@@ -260,7 +257,7 @@ impl From<Left> for Leaving {
 }
 
 fn read_log(fd: &OwnedFd) -> io::Result<Result<Log, records::Unreadable>> {
-    let mut file = File::from(fd.try_clone()?);
+    let mut file = MemFile::adopt(fd.try_clone()?)?;
     file.seek(SeekFrom::Start(0))?;
     let mut bytes = Vec::new();
     file.take(LONGEST_LOG).read_to_end(&mut bytes)?;
@@ -280,7 +277,7 @@ fn look_through(rx: &OwnedFd) -> io::Result<Vec<Option<OwnedFd>>> {
         };
         if got.fds_lost {
             // Better none than some: the parcel stays in the store, and another time there may be room.
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return Err(sys::shortage());
         }
         if got.len < text.len() {
             return Ok(all);

@@ -14,9 +14,9 @@ use super::worker::Worker;
 use crate::base::Base;
 use crate::session::books::Books;
 use evd_proto::reply::{AccountInfo, Refused, Resource};
+use evd_proto::sys::OwnedFd;
 use evd_proto::sys::{Listener, Peer};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// No turn is to need so many waits.

@@ -5,7 +5,7 @@ use crate::session::Shares;
 use crate::session::books::Quotas;
 use evd_proto::reply::Resource;
 use evd_proto::sys;
-use std::os::fd::RawFd;
+use evd_proto::sys::RawFd;
 
 /// What one user may have of each, if nothing else is said.
 const EACH: [(Resource, u64); Resource::ALL.len()] = [
@@ -38,7 +38,13 @@ impl Wanted {
 
     /// What each user may have, and how much there is for all of them.
     pub fn quotas(&self) -> Quotas {
-        self.within(sys::most_open_files(), sys::most_epoll_entries())
+        let mut wanted = Wanted::default();
+        if !crate::backend::supported(false).into_iter().any(super::worker::is_nestable) {
+            // Here a base of any method needs a thread of its own.
+            wanted.set(Resource::Threads, EACH[Resource::Connections as usize].1);
+        }
+        wanted.0.extend_from_slice(&self.0);
+        wanted.within(sys::most_open_files(), sys::most_epoll_entries())
     }
 
     fn within(&self, files: RawFd, entries: Option<u64>) -> Quotas {

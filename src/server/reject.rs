@@ -6,8 +6,7 @@
 
 use evd_proto::channel::Output;
 use evd_proto::reply::{Code, Refused};
-use evd_proto::sys;
-use std::os::fd::{AsFd, OwnedFd};
+use evd_proto::sys::{self, AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};

@@ -5,11 +5,10 @@
 use super::parcel::{self, Left};
 use super::{starts, store};
 use evd_proto::sys::{self, Listener};
-use sd_notify::NotifyState;
+use evd_proto::sys::{OwnedFd, RawFd};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 /// The name that our socket has among those that are passed.
@@ -34,7 +33,7 @@ impl Service {
     pub fn from_environment() -> Service {
         Service {
             manager: std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()),
-            watchdog: sd_notify::watchdog_enabled(),
+            watchdog: sys::watchdog_interval(),
             ..Service::default()
         }
     }
@@ -52,10 +51,7 @@ impl Service {
     /// evd accepts connections.
     pub fn ready(&mut self) {
         self.told = line(0, 0, &[]);
-        self.tell(
-            &[NotifyState::Ready, NotifyState::Status(&format!("{}{}", self.told, self.note))],
-            PATIENCE,
-        );
+        self.tell(&format!("READY=1\nSTATUS={}{}", self.told, self.note), PATIENCE);
     }
 
     /// How often it wants to hear that evd lives; `None`: never.
@@ -65,40 +61,36 @@ impl Service {
 
     /// evd lives.
     pub fn alive(&self) {
-        self.tell(&[NotifyState::Watchdog], Duration::ZERO);
+        self.tell("WATCHDOG=1", Duration::ZERO);
     }
 
     /// How many bases and workers there are now, and the users whose workers are stuck.
     pub fn status(&mut self, (bases, workers): (usize, usize), stuck: &[u32]) {
         let text = line(bases, workers, stuck);
-        if text != self.told && self.tell(&[NotifyState::Status(&text)], Duration::ZERO) {
+        if text != self.told && self.tell(&format!("STATUS={text}"), Duration::ZERO) {
             self.told = text;
         }
     }
 
     /// evd looks again at what can change while it runs.
     pub fn reloading(&self) {
-        match NotifyState::monotonic_usec_now() {
-            Ok(now) => drop(self.tell(&[NotifyState::Reloading, now], PATIENCE)),
-            Err(e) => log::warn!("can't read the clock: {e}"),
-        }
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", sys::monotonic_ns() / 1000), PATIENCE);
     }
 
     /// It has done so.
     pub fn reloaded(&self) {
-        self.tell(&[NotifyState::Ready], PATIENCE);
+        self.tell("READY=1", PATIENCE);
     }
 
     /// evd ends.
     pub fn stopping(&self) {
-        self.tell(&[NotifyState::Stopping], PATIENCE);
+        self.tell("STOPPING=1", PATIENCE);
     }
 
     /// Says it, unless the service manager lets its queue be full for `patience`: the acceptor must not wait for it. Whether it was said.
-    fn tell(&self, state: &[NotifyState<'_>], patience: Duration) -> bool {
+    fn tell(&self, state: &str, patience: Duration) -> bool {
         let Some(manager) = &self.manager else { return true };
-        let text: String = state.iter().map(|line| format!("{line}\n")).collect();
-        match sys::notify(manager, &text, &[], patience) {
+        match sys::notify(manager, &format!("{state}\n"), &[], patience) {
             Ok(()) => true,
             // It is said again, or the next time.
             Err(e) if e.kind() == io::ErrorKind::TimedOut && patience.is_zero() => false,
@@ -145,7 +137,7 @@ pub(super) fn passed() -> io::Result<Passed> {
     let mut rest = Vec::new();
     let mut by_name: BTreeMap<String, Left> = BTreeMap::new();
     let (mut starts, mut stale) = (None, Vec::new());
-    for (number, name) in sd_notify::listen_fds_with_names()? {
+    for (number, name) in sys::passed_fds()? {
         if let Some((uid, generation)) = parcel::parse_name(&name) {
             let new = || Left::new(name.clone(), uid, generation);
             by_name.entry(name.clone()).or_insert_with(new).fds.push(sys::adopt_fd(number)?);

@@ -4,10 +4,7 @@
 //! empties it, and so does one that is told to end. So an evd that somebody kills again and again is not taken for one that crashes by what it reads.
 
 use super::store::Store;
-use evd_proto::sys;
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use evd_proto::sys::{self, AsFd, MemFile, OwnedFd};
 
 /// What the file is stored as.
 pub(super) const NAME: &str = "c";
@@ -33,14 +30,14 @@ pub(super) enum Trust {
 
 /// The file. Without a store there is none.
 #[derive(Debug, Default)]
-pub(super) struct Starts(Option<File>);
+pub(super) struct Starts(Option<MemFile>);
 
 impl Starts {
     /// Counts this start, and says what the earlier ones mean.
     pub fn count(passed: Option<OwnedFd>, store: &Store) -> (Starts, Trust) {
         let now = sys::monotonic_ns();
         let known = passed.is_some();
-        let file = match passed.map_or_else(|| sys::memfd(c"evd-starts"), |fd| Ok(File::from(fd))) {
+        let file = match passed.map_or_else(|| MemFile::new(c"evd-starts"), MemFile::adopt) {
             Ok(file) => file,
             Err(e) => {
                 log::warn!("can't count starts: {e}");

@@ -8,9 +8,9 @@
 use super::mail::lock;
 use evd_proto::What;
 use evd_proto::sys::{self, PollFd};
+use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 

@@ -17,10 +17,10 @@ use evd_proto::What;
 use evd_proto::name::printable;
 use evd_proto::reply::Code;
 use evd_proto::request::Role;
+use evd_proto::sys::AsFd;
 use evd_proto::sys::{self, Peer};
 use rustc_hash::FxHashMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -523,6 +523,6 @@ fn nested(mut base: Base) -> Result<Base, BaseError> {
 }
 
 /// Whether a base of this method is itself one pollable fd.
-fn is_nestable(method: &str) -> bool {
+pub(super) fn is_nestable(method: &str) -> bool {
     matches!(method, "epoll" | "kqueue" | "evport")
 }

@@ -6,8 +6,8 @@
 //! it, however it came and whether it was refused or not. What can't be waited for is refused by the kernel.
 
 use super::Refusal;
+use evd_proto::sys::BorrowedFd;
 use evd_proto::sys::{self, FileKind};
-use std::os::fd::BorrowedFd;
 
 /// Character devices by major number; those with a second number by both. Their drivers are the kernel's own, and poll without waiting.
 ///

@@ -4,7 +4,7 @@
 //! number, and what is left above it is for the others.
 
 use evd_proto::sys;
-use std::os::fd::RawFd;
+use evd_proto::sys::RawFd;
 
 /// So many fds, or a quarter of all, are not for connections.
 const RESERVE: RawFd = 1024;

@@ -9,7 +9,7 @@ use evd_proto::frame::FrameError;
 use evd_proto::name;
 use evd_proto::reply::{Code, Resource};
 use evd_proto::request::{self as ask, HoldOne};
-use std::os::fd::{AsRawFd, OwnedFd};
+use evd_proto::sys::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// What is to be held.

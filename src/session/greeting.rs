@@ -8,8 +8,8 @@ use evd_proto::frame::{FrameError, Header, Kind};
 use evd_proto::reply::{Code, Refused};
 use evd_proto::request::Hello;
 use evd_proto::sys::Peer;
+use evd_proto::sys::{AsFd, BorrowedFd, OwnedFd};
 use evd_proto::{OLDEST_VERSION, PROTOCOL_VERSION, name};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A connection as the acceptor hands it on.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! What the parked watches are: read from the kernel's own list of an epoll when somebody asks, so that arming looks nothing up.
 
 use crate::base::Base;
+use evd_proto::sys::AsFd;
 use evd_proto::sys::{self, FileKind};
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::OnceLock;
 
 /// One entry of an epoll.
@@ -19,15 +19,15 @@ pub(super) struct KernelEntry {
 /// Source: proc(5), `/proc/pid/fdinfo`.
 pub(super) fn entries(base: &mut Base) -> Vec<KernelEntry> {
     let Ok(fd) = base.pollable() else { return Vec::new() };
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
-    text.map(|t| t.lines().filter_map(parse).collect()).unwrap_or_default()
+    let text = sys::kernel_entries(fd).unwrap_or_default();
+    text.lines().filter_map(parse).collect()
 }
 
 /// How many entries `base`'s epoll has; `None` where the kernel has no such list.
 pub(super) fn count(base: &mut Base) -> Option<u64> {
     let fd = base.pollable().ok()?;
-    let text = std::fs::read(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-    Some(text.split(|b| *b == b'\n').filter(|line| line.starts_with(b"tfd:")).count() as u64)
+    let text = sys::kernel_entries(fd)?;
+    Some(text.lines().filter(|line| line.starts_with("tfd:")).count() as u64)
 }
 
 /// Reads `tfd: 10 events: 40000001 data: 1 pos:0 ino:61 sdev:8`; numbers but `tfd` are hexadecimal.

@@ -39,8 +39,8 @@ use evd_proto::notice::{Closing, TraceEntry};
 use evd_proto::reply::{Attached, Code, Limits, Refused, Resource};
 use evd_proto::request::{Attach, Role, Selector};
 use evd_proto::sys::{self, Peer, Slot};
+use evd_proto::sys::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// The token of the session's own socket: ids of watches are below the limit in `Welcome`, so none has it.

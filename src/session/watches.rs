@@ -15,9 +15,9 @@ use evd_proto::notice::ActiveWatch;
 use evd_proto::reply::{Code, Resource};
 use evd_proto::request::{ArmWatch, LocalWatch};
 use evd_proto::sys::{self, FileKind, Slot};
+use evd_proto::sys::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 bitflags::bitflags! {

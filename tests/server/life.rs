@@ -42,7 +42,7 @@ fn what_is_wrong_with_the_socket_is_said_in_one_line() {
     let missing = dir.join("not/there");
     let file = dir.join("file");
     std::fs::write(&file, "").unwrap();
-    for (path, word) in [(&long, "shorter path"), (&missing, "does not exist"), (&file, "not a socket")] {
+    for (path, word) in [(&long, "must have 1 to"), (&missing, "does not exist"), (&file, "not a socket")] {
         let (code, text) = outcome(command(path));
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains(word) && text.contains(path.to_str().unwrap()), "{text}");

@@ -1,12 +1,13 @@
 //! What an fd refers to, limits on fds, and numbers that are reserved for life.
 
-use super::{Generation, cvt, fresh, generation, system};
-use crate::sys::{FileId, FileKind};
+use super::{Generation, PollFd, cvt, fresh, generation, poll, system};
+use crate::sys::{FileId, FileKind, What};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// Asks the kernel what `fd` is: one `fstat`, for pipes also `F_GETFL`, for nameless files also one `readlink`.
 ///
@@ -263,6 +264,57 @@ pub fn open_files() -> (u64, usize) {
     // The directory itself is open while it is read.
     let open = std::fs::read_dir(system::FD_DIRECTORY).map(|d| d.count().saturating_sub(1)).unwrap_or(0);
     (limit, open)
+}
+
+/// Whether this is what a system says that is out of fds or memory: it may be better another time.
+///
+/// Source: errno(3).
+pub fn is_shortage(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
+/// The error of who is out of fds.
+pub fn shortage() -> io::Error {
+    io::Error::from_raw_os_error(libc::EMFILE)
+}
+
+/// Whether `number` was passed on to this program, and is open. To be asked before anything else is opened.
+///
+/// # Errors
+/// `ENOMEM`; on Windows always.
+pub fn is_passed(number: RawFd) -> io::Result<bool> {
+    let mut look = [PollFd::new(number, What::empty())];
+    poll(&mut look, Some(Duration::ZERO))?;
+    Ok(!look[0].is_invalid())
+}
+
+/// Whether standard error takes a line now. A pipe that is ready takes a page.
+pub fn stderr_takes() -> bool {
+    let mut look = [PollFd::new(io::stderr().as_raw_fd(), What::WRITE)];
+    poll(&mut look, Some(Duration::ZERO)).is_ok_and(|n| n > 0)
+}
+
+/// Standard output, to be looked at whether its reader has left; -1 where that can't be.
+pub fn stdout_number() -> RawFd {
+    io::stdout().as_raw_fd()
+}
+
+/// What the kernel says of an epoll and its entries; `None` where it has no such list.
+///
+/// Source: proc(5), `/proc/pid/fdinfo`.
+pub fn kernel_entries(fd: BorrowedFd<'_>) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()
+}
+
+/// Makes a directory with these permission bits, if it is not there; its parent must be.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
 }
 
 /// Sets a path's permission bits, and its group if one is given.

@@ -43,6 +43,9 @@ mod keep;
 #[cfg_attr(target_os = "linux", path = "look/statx.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "look/fstat.rs")]
 mod look;
+#[cfg(feature = "harden")]
+mod manager;
+mod memfile;
 #[cfg_attr(all(target_os = "linux", target_env = "gnu"), path = "memory/gnu.rs")]
 #[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), path = "memory/none.rs")]
 mod memory;
@@ -72,25 +75,29 @@ pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use end::close_in_passing;
 pub use file::{
-    CAN_REPLACE, FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open,
-    most_epoll_entries, most_open_files, open_files, pipe, raise_open_files, replace, reserve_fd,
-    restrict_file_mode,
+    CAN_REPLACE, FdNumber, FileLock, Look, Slot, close_on_exec, duplicate, identify, is_open, is_passed,
+    is_shortage, kernel_entries, make_directory, most_epoll_entries, most_open_files, open_files, pipe,
+    raise_open_files, replace, reserve_fd, restrict_file_mode, shortage, stderr_takes, stdout_number,
 };
 pub use fork::{Generation, generation};
 #[cfg(feature = "harden")]
 pub use harden::deny_calls;
-pub use keep::{KEEPS_FDS, memfd, peek_from_start};
+pub use keep::{KEEPS_FDS, peek_from_start};
 pub use look::look;
+#[cfg(feature = "harden")]
+pub use manager::{passed_fds, run_service, watchdog_interval};
+pub use memfile::MemFile;
 pub use memory::return_memory;
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
 pub use parcel::{enlarge_send_buffer, peek_next};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
-    ProcessState, current_tid, effective_ids, exec_with_fds, is_privileged, no_new_privileges, process_state,
-    resident_bytes, send_signal, thread_name,
+    ProcessState, check_exec, current_tid, effective_ids, exec_with_fds, is_privileged, no_new_privileges,
+    process_state, resident_bytes, send_signal, thread_name,
 };
 pub use signals::{
-    SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
+    CHILD_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope,
+    is_signal, signal_name, signal_number,
 };
 pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups,
@@ -104,15 +111,23 @@ pub use wake::Wake;
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use std::io;
+use std::path::PathBuf;
 
 /// errno of a send whose fds would be too many in flight for this user (about RLIMIT_NOFILE). Source: unix(7), ETOOMANYREFS.
 pub const TOO_MANY_IN_FLIGHT: i32 = libc::ETOOMANYREFS;
-/// Where the system keeps the files of what runs: `/run` on Linux, `/var/run` elsewhere.
-pub const RUN_DIRECTORY: &str = system::RUN_DIRECTORY;
+/// How people start a daemon that is a service.
+pub const HOW_TO_START: &str = "systemctl start evd";
+/// What lets a user in who is not.
+pub const HOW_TO_LET_IN: &str = "evd's --allow-uid or --allow-gid would let it";
 /// errno of a number that is not an open file. Source: errno(3), EBADF.
 pub const BAD_FD: i32 = libc::EBADF;
 
 use file::set_nonblocking;
+
+/// Where evd is by itself: `evd/socket` in the user's runtime directory, if there is one, else in `/run` (`/var/run` on other systems than Linux).
+pub fn default_socket(runtime_directory: Option<PathBuf>) -> PathBuf {
+    runtime_directory.unwrap_or_else(|| PathBuf::from(system::RUN_DIRECTORY)).join("evd/socket")
+}
 
 /// Turns the return value of a system call into a `Result`: a negative one reads `errno`.
 ///

@@ -1,10 +1,13 @@
 //! Other processes, and this one: states, ids, exec with passed fds.
 
 use super::{cvt, system};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 
 /// What the kernel says of a thread, as far as it matters to somebody who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,27 @@ pub fn resident_bytes(pid: u32) -> Option<(u64, u64)> {
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
     };
     Some((field("VmRSS:")?, field("RssAnon:")?))
+}
+
+/// Whether `program` can be run, as far as a look tells; exec itself has the last word. Without a slash it is looked for in `PATH`.
+///
+/// # Errors
+/// `NotFound`: there is no such command. `PermissionDenied`: it is not an executable file. `Unsupported`: nothing can be, on Windows.
+pub fn check_exec(program: &OsStr) -> io::Result<()> {
+    let candidates: Vec<PathBuf> = if program.as_bytes().contains(&b'/') {
+        vec![PathBuf::from(program)]
+    } else if program.is_empty() {
+        Vec::new()
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        std::env::split_paths(&path).map(|dir| dir.join(program)).collect()
+    };
+    let known: Vec<_> = candidates.iter().filter_map(|c| std::fs::metadata(c).ok()).collect();
+    if known.iter().any(|m| m.is_file() && m.permissions().mode() & 0o111 != 0) {
+        return Ok(());
+    }
+    let kind = if known.is_empty() { io::ErrorKind::NotFound } else { io::ErrorKind::PermissionDenied };
+    Err(kind.into())
 }
 
 /// Replaces this process by `command`, which finds `fds` from number 3 on and their names as a service manager would give them (`LISTEN_FDS`,

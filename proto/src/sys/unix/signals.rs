@@ -15,6 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const COUNT: usize = 65;
 
+/// The signals that end a daemon in an orderly way.
+pub const STOP_SIGNALS: &[i32] = &[libc::SIGTERM, libc::SIGINT];
+/// The one by which a daemon looks again at what can change while it runs.
+pub const RELOAD_SIGNAL: Option<i32> = Some(libc::SIGHUP);
+/// The one that says that a child has ended.
+pub const CHILD_SIGNAL: Option<i32> = Some(libc::SIGCHLD);
+
 /// What came of one signal since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignalSet {

@@ -38,6 +38,12 @@ pub fn thread_name(_pid: i32, _tid: i32) -> Option<String> {
     None
 }
 
+/// The thread id of the caller.
+pub fn current_tid() -> i32 {
+    // SAFETY: takes nothing, can't fail.
+    unsafe { windows_sys::Win32::System::Threading::GetCurrentThreadId() as i32 }
+}
+
 /// Whether this process runs with more rights than who started it: Windows has no programs that do so by themselves.
 pub fn is_privileged() -> bool {
     false

@@ -11,7 +11,7 @@
 use super::{AsFd, BorrowedFd, Wake};
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use windows_sys::Win32::System::Console::{
     CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT,
@@ -24,6 +24,13 @@ const SIGNALS: [(i32, &str); 3] = [(INT, "INT"), (TERM, "TERM"), (BREAK, "BREAK"
 const INT: i32 = 2;
 const TERM: i32 = 15;
 const BREAK: i32 = 21;
+
+/// The signals that end a daemon in an orderly way.
+pub const STOP_SIGNALS: &[i32] = &[INT, TERM, BREAK];
+/// The one by which a daemon looks again at what can change while it runs: there is none on Windows.
+pub const RELOAD_SIGNAL: Option<i32> = None;
+/// The one that says that a child has ended: there is none on Windows.
+pub const CHILD_SIGNAL: Option<i32> = None;
 
 /// What came of one signal since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +93,9 @@ impl Signals {
         install()?;
         self.wanted.insert(signo);
         self.shared.wanted().insert(signo);
+        if signo == TERM && TOLD_TO_END.swap(false, Ordering::AcqRel) {
+            deliver(TERM);
+        }
         Ok(())
     }
 
@@ -166,6 +176,17 @@ unsafe extern "system" fn handler(event: u32) -> BOOL {
     1
 }
 
+/// Somebody said that this process is to end before anybody in it wanted to hear that.
+static TOLD_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// TERM for everybody who wants it, or for the first one who will.
+pub(super) fn end() {
+    TOLD_TO_END.store(true, Ordering::Release);
+    if deliver(TERM) {
+        TOLD_TO_END.store(false, Ordering::Release);
+    }
+}
+
 /// Counts `signo` for everybody who wants it; tells whether anybody does.
 pub(super) fn deliver(signo: i32) -> bool {
     let Some(at) = index(signo) else { return false };
@@ -228,6 +249,19 @@ mod tests {
         drop(b);
         // SAFETY: as above.
         assert_eq!(unsafe { handler(CTRL_BREAK_EVENT) }, 0, "nobody wants it: the system's own way");
+    }
+
+    #[test]
+    fn who_is_told_to_end_before_he_listens_hears_it_then() {
+        end();
+        let mut s = Signals::new().unwrap();
+        s.add(TERM).unwrap();
+        let (mut got, mut again) = (Vec::new(), Vec::new());
+        s.take(&mut got);
+        assert_eq!(got.iter().map(|g| (g.signo, g.count)).collect::<Vec<_>>(), [(TERM, 1)]);
+        s.add(TERM).unwrap();
+        s.take(&mut again);
+        assert!(again.is_empty());
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub fn peek_from_start(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// `EMFILE`, `ENFILE`, `ENOMEM`.
 ///
 /// Source: memfd_create(2). On Linux only.
-pub fn memfd(name: &std::ffi::CStr) -> io::Result<File> {
+pub(in crate::sys::unix) fn memfd(name: &std::ffi::CStr) -> io::Result<File> {
     // SAFETY: `name` is a terminated string for the call; the result is a new fd.
     let fd = cvt(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
     Ok(File::from(own(fd)))

@@ -28,7 +28,7 @@ pub fn peek_from_start(_fd: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// Always [`io::ErrorKind::Unsupported`].
-pub fn memfd(_name: &std::ffi::CStr) -> io::Result<File> {
+pub(in crate::sys::unix) fn memfd(_name: &std::ffi::CStr) -> io::Result<File> {
     lacking()
 }
 
