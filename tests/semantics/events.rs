@@ -213,7 +213,7 @@ fn event_may_free_itself_or_another_ready_one_in_a_callback() {
         }
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
         assert_eq!(runs.get(), 1);
-        assert!(is_closed(&b) && is_closed(&d), "the sources were closed with their events");
+        assert!(closes(&b) && closes(&d), "the sources were closed with their events");
     });
 }
 
@@ -250,7 +250,7 @@ fn events_of_every_kind_may_free_themselves_in_their_callback() {
         base.active_by_signal(libc::SIGWINCH);
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
         assert_eq!(runs.get(), 6);
-        assert!(is_closed(&b));
+        assert!(closes(&b));
     });
 }
 
@@ -278,7 +278,7 @@ fn detached_event_lives_until_it_frees_itself() {
         park(base, 1);
         b.write_all(b"x").unwrap();
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
-        assert!(is_closed(&b));
+        assert!(closes(&b));
     });
 }
 

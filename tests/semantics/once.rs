@@ -54,7 +54,7 @@ fn once_refuses_what_it_cannot_do_and_closes_the_source() {
             let (a, b) = pair();
             let refused = base.once(a, bad, None, |_, _| panic!("it was refused"));
             assert!(matches!(refused, Err(Error::Combination(_))), "{bad}");
-            assert!(is_closed(&b));
+            assert!(closes(&b));
         }
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
     });
@@ -71,7 +71,7 @@ fn what_once_waits_for_is_closed_with_its_base() {
         let (a, b) = pair();
         base.once(a, What::READ, None, |_, _| panic!("it never was ready")).unwrap();
         drop(base);
-        assert!(is_closed(&b));
+        assert!(closes(&b));
     });
 }
 
@@ -167,7 +167,7 @@ fn finalizers_run_with_the_bases_end_unless_it_is_told_not_to() {
                 base.free_nofinalize()
             }
             assert_eq!(runs.get(), usize::from(runs_them));
-            assert!(is_closed(&b));
+            assert!(closes(&b));
         }
     });
 }
