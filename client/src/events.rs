@@ -159,15 +159,17 @@ impl State {
         self.activate(id, res, 1);
     }
 
-    /// Calls `run` at the event's priority when all that runs now is over; until then the event can't be added or made active.
-    pub fn finalize(&mut self, id: u32, run: Box<dyn FnOnce()>) {
-        let Call::User(before) = &self.slot(id).call else { return };
+    /// Calls `run` at the event's priority when all that runs now is over; until then the event can't be added or made active. If it is to be finalized already, `run`
+    /// comes back: what it owns may be an event, which is to be dropped when nothing is borrowed.
+    pub fn finalize(&mut self, id: u32, run: Box<dyn FnOnce()>) -> Option<Box<dyn FnOnce()>> {
+        let Call::User(before) = &self.slot(id).call else { return Some(run) };
         let call = Call::Own(Some(Box::new(Finalizer { before: before.clone(), run })));
         self.del(id);
         let slot = self.slot_mut(id);
         slot.call = call;
         slot.bits |= Bits::FINALIZING;
         self.queues.push(&mut self.events, id);
+        None
     }
 
     /// Gives the event back what it did before it was to be finalized, and returns what is to run.

@@ -4,6 +4,7 @@ use crate::parts::*;
 use evd_client::{Ended, Error, Event, EventBase, What};
 use std::cell::RefCell;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -237,5 +238,33 @@ fn an_event_may_move_in_its_own_callback() {
         assert_eq!(bases[0].dispatch().unwrap().ended, Ended::Empty);
         assert_eq!(bases[1].dispatch().unwrap().callbacks, 1);
         assert_eq!(seen.take(), ["READ", "TIMEOUT"]);
+    });
+}
+
+#[test]
+fn a_second_finalizer_is_dropped_and_may_own_what_it_likes() {
+    each_base(|base| {
+        let event = Event::user(base, |_, _| {}).unwrap();
+        let (a, b) = pair();
+        let owned = Event::new(base, a, READ, |_, _| {}).unwrap();
+        owned.add(None).unwrap();
+        event.finalize(|_| {}).unwrap();
+        event.finalize(move |_| drop(owned)).unwrap();
+        assert!(closes(&b), "it was dropped at once");
+        assert_eq!(base.dispatch().unwrap().callbacks, 1);
+    });
+}
+
+#[test]
+fn once_closes_its_source_also_when_its_callback_panics() {
+    each_base(|base| {
+        let (a, b) = ready();
+        base.once(a, What::READ, None, |_, _| panic!("as the test wants")).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| base.dispatch())).is_err());
+        assert!(closes(&b));
+        let (c, d) = pair();
+        base.once_after(Duration::ZERO, move |_| panic!("as the test wants, with {c:?}")).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| base.dispatch())).is_err());
+        assert!(closes(&d));
     });
 }
