@@ -334,7 +334,7 @@ impl<F: 'static> Event<F> {
         })
     }
 
-    /// Moves it to another base of this thread, where it has the middle priority: libevent's `event_base_set`. Its label goes with it.
+    /// Moves it to another base of this thread, where it has the middle priority: libevent's `event_base_set`. Its label and its slack go with it.
     ///
     /// # Errors
     /// `Pending`: it waits, or is active. `Forked`. It stays where it is then.

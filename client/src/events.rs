@@ -16,6 +16,7 @@ pub(crate) struct Moved {
     count: u64,
     label: Option<String>,
     name: Option<String>,
+    slack: Option<(u64, u64)>,
 }
 
 impl State {
@@ -65,8 +66,13 @@ impl State {
         let count = self.count(id);
         let call = std::mem::replace(&mut self.slot_mut(id).call, Call::Own(None));
         let (label, name) = (self.labels.remove(&id), self.named.remove(&id));
+        let slack = self.slacks.remove(&id);
         self.free_event(id);
-        Moved { call, source, what, count, label, name }
+        if self.flow.current == id {
+            // The next event with this index is not the one that runs.
+            self.flow.current = NIL;
+        }
+        Moved { call, source, what, count, label, name, slack }
     }
 
     /// Takes in an event of another base.
@@ -78,6 +84,7 @@ impl State {
         }
         self.labels.extend(moved.label.map(|l| (id, l)));
         self.named.extend(moved.name.map(|n| (id, n)));
+        self.slacks.extend(moved.slack.map(|s| (id, s)));
         id
     }
 

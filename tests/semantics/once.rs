@@ -220,6 +220,19 @@ fn move_to_is_for_idle_events_and_gives_the_middle_priority() {
 }
 
 #[test]
+fn slack_goes_along_to_another_base() {
+    each_timed(|base, _| {
+        let other = EventBase::local().unwrap();
+        let event = Event::timer(base, What::empty(), |_, _| {}).unwrap();
+        event.set_slack(LONG);
+        event.move_to(&other).unwrap();
+        event.add(Some(Duration::from_secs(1))).unwrap();
+        let due = event.deadline().unwrap().as_nanos();
+        assert!(due.trailing_zeros() >= 38, "{due} is no round number");
+    });
+}
+
+#[test]
 fn an_event_may_move_in_its_own_callback() {
     each(|setting| {
         let bases = [setting.builder().build().unwrap(), setting.builder().build().unwrap()];
