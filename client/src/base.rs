@@ -235,6 +235,7 @@ impl EventBase {
 
     /// A way to this base from any thread.
     pub fn handle(&self) -> Handle {
+        self.core.note_running();
         Handle { shared: Arc::clone(&self.core.shared()) }
     }
 

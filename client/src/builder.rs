@@ -271,6 +271,7 @@ impl Builder {
             shared: RefCell::new(Arc::new(Shared::new(waker))),
             inbox: RefCell::default(),
             generation: Cell::new(generation()),
+            noted: Cell::new(false),
             handles: Cell::new(0),
             detached: RefCell::new(HashMap::new()),
             pollable: OnceCell::new(),

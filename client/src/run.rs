@@ -10,7 +10,6 @@ use crate::{EventBase, EventKey};
 use evd_proto::What;
 use evd_proto::sys;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What ran of a queue.
@@ -34,10 +33,10 @@ pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
     while !(state.flow.stop || state.flow.again) {
         let Some(id) = state.first_of(priority) else { break };
         // Others can ask for something only through a handle.
-        let note = if core.has_handles() {
+        if core.may_have_mail() {
             let key = EventKey { id, generation: state.slot(id).generation };
-            let shared = Arc::clone(&core.shared());
-            if !shared.begin(key, std::thread::current().id()) {
+            let begins = core.shared().begin(key, std::thread::current().id());
+            if !begins {
                 drop(state);
                 ran.callbacks += read_mail(core);
                 if core.check_fork().is_err() {
@@ -46,15 +45,15 @@ pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
                 state = core.state.borrow_mut();
                 continue;
             }
-            Some(Running(shared))
-        } else {
-            None
-        };
+            core.noted.set(true);
+        }
+        // Also without one: the callback may make one.
+        let running = Running(core);
         let job = state.begin(id);
         drop(state);
         ran.callbacks += run(core, id, job);
         ran.events += 1;
-        drop(note);
+        drop(running);
         if core.check_fork().is_err() {
             return ran;
         }
@@ -70,11 +69,13 @@ pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
 }
 
 /// Ends the note that an event's callback runs, also when it panics.
-struct Running(Arc<crate::mailbox::Shared>);
+struct Running<'a>(&'a Core);
 
-impl Drop for Running {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        if self.0.noted.take() {
+            self.0.shared().end();
+        }
     }
 }
 
