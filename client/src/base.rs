@@ -14,6 +14,7 @@ use evd_proto::What;
 use evd_proto::reply::HoldInfo;
 use evd_proto::request::Trigger;
 use evd_proto::sys::{self, AsFd, BorrowedFd, RawFd};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -246,7 +247,9 @@ impl EventBase {
 
     /// Calls `callback` whenever the link changes, between other callbacks. It replaces one that was set before.
     pub fn on_link(&self, callback: impl FnMut(&EventBase, &LinkState) + 'static) {
-        *self.core.on_link.borrow_mut() = Some(Box::new(callback));
+        let before = self.core.on_link.borrow_mut().replace(Rc::new(RefCell::new(callback)));
+        // Its own drop may come back to the base: no borrow lives here.
+        drop(before);
     }
 
     /// How many watches are parked at evd now, and how many this process serves itself.

@@ -185,10 +185,10 @@ fn took(core: &Rc<Core>, key: EventKey, what: What, ns: u64) {
         }
         state.labels.get(&key.id).cloned().unwrap_or_default()
     };
-    // Taken out meanwhile, so that the callback may set another one.
-    let Some(mut callback) = core.on_slow.borrow_mut().take() else { return };
-    callback(&EventBase::from_core(core), &Slow { event: key, label, what, took: Duration::from_nanos(ns) });
-    core.on_slow.borrow_mut().get_or_insert(callback);
+    // A share, so that the callback may set another one.
+    let Some(callback) = core.on_slow.borrow().clone() else { return };
+    let slow = Slow { event: key, label, what, took: Duration::from_nanos(ns) };
+    (callback.borrow_mut())(&EventBase::from_core(core), &slow);
 }
 
 /// What other threads asked for. Posted closures run here; returns how many.
@@ -289,12 +289,11 @@ pub(crate) fn watchers(core: &Rc<Core>, moment: Moment, timeout: Option<Duration
 pub(crate) fn tell_news(core: &Rc<Core>) {
     while !core.state.borrow().link.news.is_empty() {
         let news = std::mem::take(&mut core.state.borrow_mut().link.news);
-        // Taken out meanwhile, so that the callback may set another one.
-        let Some(mut callback) = core.on_link.borrow_mut().take() else { return };
+        // A share, so that the callback may set another one.
+        let Some(callback) = core.on_link.borrow().clone() else { return };
         let base = EventBase::from_core(core);
         for state in &news {
-            callback(&base, state);
+            (callback.borrow_mut())(&base, state);
         }
-        core.on_link.borrow_mut().get_or_insert(callback);
     }
 }

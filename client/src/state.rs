@@ -300,7 +300,7 @@ pub(crate) struct Core {
     pub on_slow: RefCell<Option<SlowCallback>>,
 }
 
-pub(crate) type LinkCallback = Box<dyn FnMut(&crate::EventBase, &crate::LinkState)>;
+pub(crate) type LinkCallback = Rc<RefCell<dyn FnMut(&crate::EventBase, &crate::LinkState)>>;
 
 impl Core {
     /// Refuses in the child of a fork: what the parent has registered must not be disturbed.
