@@ -195,15 +195,22 @@ impl EventBase {
     }
 
     /// Makes pending events on `fd` active as if it were ready for `what`; with TIMEOUT in `what`, those of its events that have a timeout, with TIMEOUT, and no
-    /// others. libevent's `event_base_active_by_fd`.
+    /// others. libevent's `event_base_active_by_fd`. In the child of a fork it does nothing.
     pub fn active_by_fd(&self, fd: RawFd, what: What) {
+        if self.core.check_fork().is_err() {
+            return;
+        }
         let mut state = self.core.state.borrow_mut();
         state.active_by_fd(fd, what);
         state.after_change();
     }
 
-    /// Makes each event of a signal of this process active, as if the signal had come once: libevent's `event_base_active_by_signal`.
+    /// Makes each event of a signal of this process active, as if the signal had come once: libevent's `event_base_active_by_signal`. In the child of
+    /// a fork it does nothing.
     pub fn active_by_signal(&self, signo: i32) {
+        if self.core.check_fork().is_err() {
+            return;
+        }
         let mut state = self.core.state.borrow_mut();
         if let Some(&first) = state.signals.get(&signo) {
             state.activate_signal(first, 1);

@@ -314,12 +314,14 @@ fn turn(core: &Rc<Core>, may_wait: bool) -> Result<(), Error> {
         let now = core.state.borrow().base.look_at_clock();
         let timeout = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now)));
         run::watchers(core, Moment::Prepare, timeout);
+        core.check_fork()?;
         // They may have made something active, or due earlier.
         deadline = core.state.borrow_mut().before_wait(may_wait);
     }
     let waited = core.state.borrow_mut().wait(deadline);
     if core.watchers.borrow().watch(Moment::Check) {
         run::watchers(core, Moment::Check, None);
+        core.check_fork()?;
     }
     core.state.borrow_mut().run_timers();
     waited

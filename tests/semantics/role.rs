@@ -14,6 +14,8 @@ const ROLES: &[(&str, Role)] = &[
     ("privileged", config::privileged),
     ("fork", fork::forks),
     ("again", fork::again),
+    ("watcher", fork::watcher),
+    ("silent", fork::silent_in_child),
 ];
 
 #[test]
