@@ -371,6 +371,11 @@ impl State {
         if self.base.features().contains(Features::EARLY_CLOSE) { What::IO } else { What::READ | What::WRITE }
     }
 
+    /// Whether a file that is always ready is waited for: for reading or writing, as it is never closed.
+    pub fn is_always_ready(&self) -> bool {
+        self.always.iter().any(|w| self.watch(*w).interest.intersects(What::READ | What::WRITE))
+    }
+
     /// Files that are always ready fire in every iteration.
     pub fn fire_always(&mut self) {
         for i in 0..self.always.len() {

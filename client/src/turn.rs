@@ -72,7 +72,7 @@ impl State {
                 self.activate_now(id);
             }
         }
-        let mut may_wait = may_wait && self.always.is_empty() && self.queues.is_empty();
+        let mut may_wait = may_wait && !self.is_always_ready() && self.queues.is_empty();
         if may_wait {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
@@ -211,7 +211,7 @@ impl State {
     pub fn arm_nested(&mut self) {
         self.base.refresh_now();
         // Nothing becomes active here: by the time the loop runs it may have been read already.
-        let ready = !self.queues.is_empty() || !self.always.is_empty() || self.has_ready_out();
+        let ready = !self.queues.is_empty() || self.is_always_ready() || self.has_ready_out();
         if !ready {
             self.settle();
         }

@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::time::Duration;
 
 #[test]
 fn read_event_fires_once_or_stays_with_persist() {
@@ -444,5 +445,23 @@ fn an_event_with_an_fd_and_nothing_to_wait_for_is_a_timer() {
         once(base);
         assert_eq!(seen.take(), ["timer TIMEOUT"]);
         assert!(!event.is_pending());
+    });
+}
+
+#[test]
+fn a_file_that_is_always_ready_and_never_closed_does_not_spin() {
+    each_base(|base| {
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let event = Event::new(base, file, What::CLOSED, |_, _| panic!("nobody closes it")).unwrap();
+        event.add(None).unwrap();
+        let waits = Rc::new(RefCell::new(Vec::new()));
+        let w = Rc::clone(&waits);
+        let _watcher = base.prepare(move |base, wait| {
+            w.borrow_mut().push(wait);
+            base.stop();
+            base.handle().wake();
+        });
+        assert_eq!(base.dispatch().unwrap().ended, Ended::Break);
+        assert!(waits.borrow()[0] != Some(Duration::ZERO), "{:?}", waits.borrow());
     });
 }
