@@ -229,11 +229,17 @@ impl State {
             self.send_at_once();
             return true;
         }
+        self.park_quiet();
+        false
+    }
+
+    /// Arms at evd what is quiet, without a look at it, and tells evd what else is new. Without evd it goes into the local backend.
+    pub fn park_quiet(&mut self) {
         if !self.link.is_up() {
             while let Some(&w) = self.outs.last() {
                 self.fall_back(w);
             }
-            return false;
+            return;
         }
         let mut list = std::mem::take(&mut self.outs);
         for &w in &list {
@@ -250,7 +256,6 @@ impl State {
         self.send_timers();
         self.send_report();
         self.flush_link();
-        false
     }
 
     fn add_quiet_locals(&mut self, list: &mut Vec<u32>) {

@@ -213,9 +213,10 @@ impl State {
         // Nothing becomes active here: by the time the loop runs it may have been read already.
         let ready = !self.queues.is_empty() || self.is_always_ready() || self.has_ready_out();
         if !ready {
-            self.settle();
+            self.park_quiet();
         }
-        let deadline = if ready { Some(0) } else { self.longest_wait() };
+        // If evd is lost with that, what it had said before is active now.
+        let deadline = if ready || !self.queues.is_empty() { Some(0) } else { self.longest_wait() };
         if let Err(e) = self.base.arm_pollable(deadline) {
             log::warn!("the base's fd can't be armed: {e}");
         }
