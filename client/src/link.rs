@@ -177,7 +177,7 @@ impl State {
     /// Connects now and waits for the Welcome.
     pub fn connect_now(&mut self, patience: Duration) -> Result<(), Error> {
         let mut line = Line::open(&self.link.path, &self.link.who)?;
-        let deadline = sys::monotonic_ns() + patience.as_nanos() as u64;
+        let deadline = sys::monotonic_ns().saturating_add(crate::events::nanos(patience));
         let mut incoming = Vec::new();
         let mut scratch = Scratch::new();
         loop {

@@ -16,6 +16,8 @@ use rustc_hash::FxHashMap;
 
 /// How late evd may be with a timer before the client fires it by itself.
 pub(crate) const GRACE: u64 = 5_000_000;
+/// The longest linger: it may be added to, and is not that of a base which parks nothing.
+pub(crate) const NEVER_QUIET: u64 = u64::MAX / 4;
 /// What could not be parked because evd did not take it is tried again after this.
 const RETRY: u64 = 20_000_000;
 /// After a limit was reached evd is not asked for more for so long.
