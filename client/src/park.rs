@@ -362,10 +362,11 @@ impl State {
             Err(e) if is_fds_fault(&e) && batch.fds.len() > 1 => {
                 // One of them is closed, or of a kind that can't be passed: the others shall not suffer.
                 let all: Vec<(ArmWatch, RawFd)> = batch.entries.drain(..).zip(batch.fds.drain(..)).collect();
-                all.into_iter().all(|(entry, fd)| {
+                // Each of them is tried, or it would be nowhere.
+                all.into_iter().fold(true, |taken, (entry, fd)| {
                     let mut one = Batch::default();
                     one.push(entry, fd);
-                    self.send_arms(&mut one)
+                    self.send_arms(&mut one) && taken
                 })
             }
             Err(e) if is_fds_fault(&e) => {
