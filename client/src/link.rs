@@ -215,7 +215,7 @@ impl State {
             Phase::Off => {}
             Phase::Pause(until) if *until <= now => match Line::open(&self.link.path, &self.link.who) {
                 Ok(line) => {
-                    let ok = self.watch_link(&line, What::READ, Entry::New);
+                    let ok = self.watch_link(&line);
                     let until = now + PATIENCE.as_nanos() as u64 * 5;
                     self.link.phase = Phase::Greeting(line, until);
                     if !ok {
@@ -242,17 +242,16 @@ impl State {
         }
     }
 
-    fn watch_link(&mut self, line: &Line, what: What, entry: Entry) -> bool {
-        let interest = Interest { what, mode: Mode::Level };
-        self.base.watch(line.as_fd(), LINK_TOKEN, interest, entry).is_ok()
+    fn watch_link(&mut self, line: &Line) -> bool {
+        let interest = Interest { what: What::READ, mode: Mode::Level };
+        self.base.watch(line.as_fd(), LINK_TOKEN, interest, Entry::New).is_ok()
     }
 
     fn link_up(&mut self, line: Line, welcome: Welcome) {
         let now = self.base.refresh_now();
         let clock_offset = line.clock_offset(&welcome);
         let visible = sys::thread_name(welcome.pid, welcome.tid).is_some_and(|n| n.starts_with("evd"));
-        let entry = if matches!(self.link.phase, Phase::Greeting(..)) { Entry::Known } else { Entry::New };
-        if !self.watch_link(&line, What::READ, entry) {
+        if !self.watch_link(&line) {
             return self.connect_later();
         }
         let base = welcome.base;
@@ -399,15 +398,17 @@ impl State {
                 Incoming::Closing(reason) => {
                     self.lose(format!("evd ended: {}", evd_proto::name::printable(&reason)))
                 }
-                Incoming::Welcome(welcome) => {
-                    if let Phase::Greeting(line, until) = std::mem::replace(&mut self.link.phase, Phase::Off)
-                    {
-                        // Marks the socket as watched already.
+                Incoming::Welcome(welcome) => match std::mem::replace(&mut self.link.phase, Phase::Off) {
+                    Phase::Greeting(line, until) => {
                         self.link.phase = Phase::Pause(until);
                         self.base.unwatch(line.as_fd(), LINK_TOKEN);
                         self.link_up(line, welcome);
                     }
-                }
+                    other => {
+                        self.link.phase = other;
+                        self.lose("evd broke the protocol: a second Welcome".to_owned());
+                    }
+                },
                 Incoming::Reply(serial, reply) => self.take_reply(serial, reply, replies),
             }
         }

@@ -347,3 +347,16 @@ fn what_evd_says_together_with_its_welcome_is_heard() {
     let base = EventBase::builder().socket(d.socket()).name("test").connect().build().unwrap();
     assert_eq!(why_away(&base), "evd ended: enough");
 }
+
+#[test]
+fn a_second_welcome_is_the_end_of_what_sent_it_and_no_watch_is_lost() {
+    let d = dir();
+    let _fake = Fake::at(&d.socket(), Manner::Twice);
+    let base = EventBase::builder().socket(d.socket()).name("test").connect().build().unwrap();
+    let (near, mut far) = pair();
+    let (_event, got) = reader(&base, near);
+    until(&base, "the second Welcome was heard", || !is_up(&base));
+    assert_eq!(why_away(&base), "evd broke the protocol: a second Welcome");
+    far.write_all(b"x").unwrap();
+    until(&base, "it is served here, or by the next loss", || got.get() == 1);
+}

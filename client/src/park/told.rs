@@ -39,7 +39,7 @@ impl State {
                 *known = 0;
                 self.park.timers_at_evd -= 1;
             } else if wanted != 0 && (if before == 0 { !paused } else { wanted < before }) {
-                body.set.push(SetTimer { id, deadline: wanted.wrapping_add_signed(offset) });
+                body.set.push(SetTimer { id, deadline: wanted.saturating_add_signed(offset) });
                 *known = wanted;
                 self.park.timers_at_evd += usize::from(before == 0);
             }
@@ -63,7 +63,8 @@ impl State {
 
     /// evd has no room for a timer: it fires here, as all do, and evd is told when it is set anew.
     pub fn refused_timer(&mut self, id: u32) {
-        if std::mem::take(self.park.known(id)) != 0 {
+        // The number is evd's word: nothing is made for it.
+        if self.park.known.get_mut(id as usize).is_some_and(|known| std::mem::take(known) != 0) {
             self.park.timers_at_evd -= 1;
         }
     }
@@ -71,8 +72,9 @@ impl State {
     /// evd's timer is due; whether ours is, our own clock says. One that moved later is sent anew with the next sleep.
     pub fn timer_reported(&mut self, timer: &ActiveTimer) {
         let offset = self.link.up().map_or(0, |up| up.clock_offset);
-        let known = self.park.known(timer.id);
-        if *known == 0 || known.wrapping_add_signed(offset) != timer.deadline {
+        // As above.
+        let Some(known) = self.park.known.get_mut(timer.id as usize) else { return };
+        if *known == 0 || known.saturating_add_signed(offset) != timer.deadline {
             return;
         }
         *known = 0;
