@@ -386,10 +386,7 @@ impl<F: 'static> Event<F> {
     pub fn label(&self, text: &str) {
         self.read(|state, id| {
             state.labels.insert(id, text.to_owned());
-            let watch = state.slot(id).watch;
-            if watch != crate::state::NIL {
-                state.park.label(watch);
-            }
+            state.tell_label(id);
         });
     }
 

@@ -332,7 +332,7 @@ impl State {
     fn mark_timer(&mut self, id: u32) {
         if self.link.is_up() && !self.slot(id).is(Bits::TIMER_DIRTY) {
             self.slot_mut(id).bits |= Bits::TIMER_DIRTY;
-            self.park.dirty_timers.push(id);
+            self.park.timer_changed(id);
         }
     }
 

@@ -288,6 +288,9 @@ impl State {
             }
         }
         self.park.dirty_timers = timed;
+        for id in self.labels.keys().copied().collect::<Vec<_>>() {
+            self.tell_label(id);
+        }
         // What evd refused the last time it may take now.
         let local: Vec<u32> =
             self.watches.iter().filter(|(_, w)| w.place == Place::Local).map(|(w, _)| w as u32).collect();

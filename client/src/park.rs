@@ -137,18 +137,20 @@ impl Park {
     }
 
     /// The watch is no more.
-    pub fn gone(&mut self, w: u32, place: Place) {
+    pub fn gone(&mut self, w: u32, place: Place, is_up: bool) {
         if let Some(info) = self.infos.0.get_mut(w as usize) {
             // The next watch with this index counts on from its arms.
             *info = Info { seq: info.seq, dirty: info.dirty, ..Info::default() };
-            if place != Place::Parked {
-                self.gone.push(w);
+            // Without a session there is nobody to be told, and a new one starts with nothing.
+            if is_up && place != Place::Parked {
+                note(&mut self.gone, w);
             }
         }
     }
 
+    /// evd should hear the labels of this watch. A new session hears all of them.
     pub fn label(&mut self, w: u32) {
-        self.labels.push(w);
+        note(&mut self.labels, w);
     }
 
     /// evd should hear that this watch is local, or fired.
@@ -184,10 +186,15 @@ impl Park {
 
     pub fn forget_timer(&mut self, id: u32) {
         if let Some(known) = self.known.get_mut(id as usize) {
-            if *known != 0 && !self.dirty_timers.contains(&id) {
-                self.dirty_timers.push(id);
+            if *known != 0 {
+                self.timer_changed(id);
             }
         }
+    }
+
+    /// evd must hear of this timer before the next sleep.
+    pub fn timer_changed(&mut self, id: u32) {
+        note(&mut self.dirty_timers, id);
     }
 
     fn known(&mut self, id: u32) -> &mut u64 {
@@ -213,6 +220,7 @@ impl Park {
         self.known.clear();
         self.timers_at_evd = 0;
         self.gone.clear();
+        self.labels.clear();
         self.attended = false;
     }
 
@@ -473,6 +481,19 @@ impl State {
             }
         }
     }
+}
+
+/// Notes an index. Before the list would have to grow, what is in it more than once is taken out: a loop that never waits sends none of this, and the list must not
+/// have more than there are indices for all that.
+fn note(list: &mut Vec<u32>, index: u32) {
+    if list.len() == list.capacity() {
+        list.sort_unstable();
+        list.dedup();
+        if list.len() * 2 > list.capacity() {
+            list.reserve(list.len().max(8));
+        }
+    }
+    list.push(index);
 }
 
 /// The error is about one of the fds, not about the line.

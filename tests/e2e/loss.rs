@@ -341,6 +341,26 @@ fn a_base_is_made_beside_an_evd_that_is_no_good() {
 }
 
 #[test]
+fn a_new_evd_hears_the_labels_that_the_one_before_knew() {
+    let mut evd = evd();
+    let base = base_at(&evd.path(), "labels");
+    let (near, _far) = pair();
+    let (event, _got) = reader(&base, near);
+    event.label("a label");
+    let shown = |evd: &Evd| evctl(&evd.path(), &["events", "--json", "--base", "labels"]).contains("a label");
+    for round in 0..2 {
+        park(&base, 1);
+        until(&base, "its label is shown", || shown(&evd));
+        if round == 0 {
+            kill(&mut evd);
+            until(&base, "it is away", || !is_up(&base));
+            start_again(&mut evd);
+            until(&base, "it is up", || is_up(&base));
+        }
+    }
+}
+
+#[test]
 fn what_evd_says_together_with_its_welcome_is_heard() {
     let d = dir();
     let _brief = Fake::at(&d.socket(), Manner::Brief);

@@ -82,7 +82,7 @@ impl State {
         if let Some(slot) = self.events.get_mut(timer.id as usize) {
             if slot.timer.is_some() && !slot.is(Bits::TIMER_DIRTY) {
                 slot.bits |= Bits::TIMER_DIRTY;
-                self.park.dirty_timers.push(timer.id);
+                self.park.timer_changed(timer.id);
             }
         }
     }
@@ -108,6 +108,8 @@ impl State {
         let mut labels = std::mem::take(&mut self.park.labels);
         let mut gone = std::mem::take(&mut self.park.gone);
         self.park.report_signals = false;
+        labels.sort_unstable();
+        labels.dedup();
         loop {
             let mut body =
                 Report { signals, callbacks: self.callbacks, wakeups: self.wakeups, ..Report::default() };
@@ -160,5 +162,57 @@ impl State {
             text.pop();
         }
         Some((w, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::park::Park;
+    use crate::{Event, EventBase};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn timers_that_nobody_told_evd_of_are_not_made_room_for() {
+        let base = EventBase::local().unwrap();
+        let mut state = base.core().state.borrow_mut();
+        state.timer_reported(&ActiveTimer { id: 10_000_000, deadline: 1 });
+        state.refused_timer(10_000_000);
+        assert!(state.park.known.is_empty());
+    }
+
+    #[test]
+    fn what_is_to_be_told_does_not_grow_with_the_changes() {
+        const MANY: usize = 10_000;
+        let mut park = Park::new(0);
+        park.infos.of(1);
+        for _ in 0..MANY {
+            park.gone(1, Place::Local, false);
+        }
+        assert!(park.gone.is_empty(), "nobody is there to be told");
+        for i in 0..MANY {
+            park.gone(1, Place::Local, true);
+            park.label(i as u32 % 3);
+            park.timer_changed(i as u32 % 100);
+        }
+        for list in [&park.gone, &park.labels, &park.dirty_timers] {
+            assert!(list.capacity() <= 500, "{}", list.capacity());
+        }
+        (0..100).for_each(|id| assert!(park.dirty_timers.contains(&id)));
+    }
+
+    #[test]
+    fn labels_of_a_base_without_evd_are_told_nobody() {
+        let base = EventBase::local().unwrap();
+        let (a, _b) = UnixStream::pair().unwrap();
+        let event = Event::new(&base, a, What::READ, |e, _| drop(e.source().read(&mut [0]))).unwrap();
+        event.label("a label");
+        for _ in 0..100 {
+            event.add(None).unwrap();
+            event.label("another");
+            event.del().unwrap();
+        }
+        assert!(base.core().state.borrow().park.labels.is_empty());
     }
 }
