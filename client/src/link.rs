@@ -60,15 +60,15 @@ pub(crate) struct Up {
     since: u64,
     /// A `Sync` that is not answered yet, and until when it must be.
     pub sync: Option<(u64, u64)>,
-    /// What a refusal of a request would mean.
-    pending: HashMap<u64, Pending>,
+    /// What a refusal would mean: the last request for each. What is not refused is not answered.
+    pending: HashMap<Pending, u64>,
     /// Whether /proc shows evd's thread to us.
     pub visible: bool,
     pub busy_checks: u32,
     want_write: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Pending {
     Name(u32),
     Signal(i32),
@@ -125,7 +125,7 @@ impl Link {
     pub fn subscribe(&mut self, id: u32, name: &str) {
         let Some(up) = self.up() else { return };
         if let Ok(serial) = up.line.post(&Subscribe { id, name: name.to_owned() }) {
-            up.pending.insert(serial, Pending::Name(id));
+            up.pending.insert(Pending::Name(id), serial);
         }
     }
 
@@ -138,7 +138,7 @@ impl Link {
     pub fn want_signal(&mut self, signo: i32, on: bool) {
         let Some(up) = self.up() else { return };
         if let Ok(serial) = up.line.post(&DaemonSignal { signo, on }) {
-            up.pending.insert(serial, Pending::Signal(signo));
+            up.pending.insert(Pending::Signal(signo), serial);
         }
     }
 
@@ -424,14 +424,17 @@ impl State {
                 up.busy_checks = 0;
                 return;
             }
-            if let Some(pending) = up.pending.remove(&serial) {
-                if let Reply::Refused(r) = reply {
-                    let what = match pending {
-                        Pending::Name(id) => format!("named event {:?}", self.names.get(&id)),
-                        Pending::Signal(signo) => format!("signal {}", sys::signal_name(signo)),
-                    };
-                    log::warn!("evd refused {what}: {}", evd_proto::name::printable(&r.text));
-                }
+            let refused = match &reply {
+                Reply::Refused(r) => up.pending.iter().find(|(_, s)| **s == serial).map(|(p, _)| (*p, r)),
+                _ => None,
+            };
+            if let Some((pending, r)) = refused {
+                up.pending.remove(&pending);
+                let what = match pending {
+                    Pending::Name(id) => format!("named event {:?}", self.names.get(&id)),
+                    Pending::Signal(signo) => format!("signal {}", sys::signal_name(signo)),
+                };
+                log::warn!("evd refused {what}: {}", evd_proto::name::printable(&r.text));
                 return;
             }
         }
