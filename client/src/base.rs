@@ -14,6 +14,7 @@ use evd_proto::What;
 use evd_proto::reply::HoldInfo;
 use evd_proto::request::Trigger;
 use evd_proto::sys::{self, AsFd, BorrowedFd, RawFd};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -194,15 +195,22 @@ impl EventBase {
     }
 
     /// Makes pending events on `fd` active as if it were ready for `what`; with TIMEOUT in `what`, those of its events that have a timeout, with TIMEOUT, and no
-    /// others. libevent's `event_base_active_by_fd`.
+    /// others. libevent's `event_base_active_by_fd`. In the child of a fork it does nothing.
     pub fn active_by_fd(&self, fd: RawFd, what: What) {
+        if self.core.check_fork().is_err() {
+            return;
+        }
         let mut state = self.core.state.borrow_mut();
         state.active_by_fd(fd, what);
         state.after_change();
     }
 
-    /// Makes each event of a signal of this process active, as if the signal had come once: libevent's `event_base_active_by_signal`.
+    /// Makes each event of a signal of this process active, as if the signal had come once: libevent's `event_base_active_by_signal`. In the child of
+    /// a fork it does nothing.
     pub fn active_by_signal(&self, signo: i32) {
+        if self.core.check_fork().is_err() {
+            return;
+        }
         let mut state = self.core.state.borrow_mut();
         if let Some(&first) = state.signals.get(&signo) {
             state.activate_signal(first, 1);
@@ -235,6 +243,7 @@ impl EventBase {
 
     /// A way to this base from any thread.
     pub fn handle(&self) -> Handle {
+        self.core.note_running();
         Handle { shared: Arc::clone(&self.core.shared()) }
     }
 
@@ -245,7 +254,9 @@ impl EventBase {
 
     /// Calls `callback` whenever the link changes, between other callbacks. It replaces one that was set before.
     pub fn on_link(&self, callback: impl FnMut(&EventBase, &LinkState) + 'static) {
-        *self.core.on_link.borrow_mut() = Some(Box::new(callback));
+        let before = self.core.on_link.borrow_mut().replace(Rc::new(RefCell::new(callback)));
+        // Its own drop may come back to the base: no borrow lives here.
+        drop(before);
     }
 
     /// How many watches are parked at evd now, and how many this process serves itself.

@@ -3,7 +3,7 @@
 use crate::line::Introduction;
 use crate::link::{Link, LinkState, PATIENCE};
 use crate::mailbox::Shared;
-use crate::park::Park;
+use crate::park::{NEVER_QUIET, Park};
 use crate::queues::Queues;
 use crate::state::{Core, Flow, Limits, NIL, State};
 use crate::{Error, EventBase};
@@ -129,7 +129,8 @@ impl Builder {
 
     /// How often a base that relies on evd looks whether evd still runs (by /proc, which costs evd nothing). 1 s unless told.
     pub fn liveness(mut self, every: Duration) -> Builder {
-        self.liveness = every.max(Duration::from_millis(10));
+        // Whatever is longer is never, and may be added to.
+        self.liveness = every.clamp(Duration::from_millis(10), Duration::from_secs(1 << 30));
         self
     }
 
@@ -201,7 +202,11 @@ impl Builder {
             require: self.config.require.bits(),
         };
         let link = Link::new(self.socket.unwrap_or_else(path::socket_path), who, self.liveness);
-        let linger = if self.wanted == Wanted::Local { u64::MAX } else { self.linger.as_nanos() as u64 };
+        let linger = if self.wanted == Wanted::Local {
+            u64::MAX
+        } else {
+            crate::events::nanos(self.linger).min(NEVER_QUIET)
+        };
         let mut state = State {
             base,
             events: Slab::new(),
@@ -271,6 +276,7 @@ impl Builder {
             shared: RefCell::new(Arc::new(Shared::new(waker))),
             inbox: RefCell::default(),
             generation: Cell::new(generation()),
+            noted: Cell::new(false),
             handles: Cell::new(0),
             detached: RefCell::new(HashMap::new()),
             pollable: OnceCell::new(),

@@ -51,6 +51,8 @@ impl Event<WallClock> {
     /// `Os`, `Forked`.
     pub fn set_at(&self, at: SystemTime) -> Result<(), Error> {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Before anything is set: in the child of a fork the clock is the parent's.
+        self.base().core().check_fork()?;
         self.source().0.set_at(since)?;
         self.add(None)
     }
@@ -76,6 +78,7 @@ impl Event<BootClock> {
     /// # Errors
     /// `Os`, `Forked`.
     pub fn set_after(&self, after: Duration) -> Result<(), Error> {
+        self.base().core().check_fork()?;
         self.source().0.set_after(after)?;
         self.add(None)
     }

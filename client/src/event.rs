@@ -335,7 +335,7 @@ impl<F: 'static> Event<F> {
         })
     }
 
-    /// Moves it to another base of this thread, where it has the middle priority: libevent's `event_base_set`. Its label goes with it.
+    /// Moves it to another base of this thread, where it has the middle priority: libevent's `event_base_set`. Its label and its slack go with it.
     ///
     /// # Errors
     /// `Pending`: it waits, or is active. `Forked`. It stays where it is then.
@@ -387,10 +387,7 @@ impl<F: 'static> Event<F> {
     pub fn label(&self, text: &str) {
         self.read(|state, id| {
             state.labels.insert(id, text.to_owned());
-            let watch = state.slot(id).watch;
-            if watch != crate::state::NIL {
-                state.park.label(watch);
-            }
+            state.tell_label(id);
         });
     }
 

@@ -16,6 +16,7 @@ pub(crate) struct Moved {
     count: u64,
     label: Option<String>,
     name: Option<String>,
+    slack: Option<(u64, u64)>,
 }
 
 impl State {
@@ -65,8 +66,13 @@ impl State {
         let count = self.count(id);
         let call = std::mem::replace(&mut self.slot_mut(id).call, Call::Own(None));
         let (label, name) = (self.labels.remove(&id), self.named.remove(&id));
+        let slack = self.slacks.remove(&id);
         self.free_event(id);
-        Moved { call, source, what, count, label, name }
+        if self.flow.current == id {
+            // The next event with this index is not the one that runs.
+            self.flow.current = NIL;
+        }
+        Moved { call, source, what, count, label, name, slack }
     }
 
     /// Takes in an event of another base.
@@ -78,6 +84,7 @@ impl State {
         }
         self.labels.extend(moved.label.map(|l| (id, l)));
         self.named.extend(moved.name.map(|n| (id, n)));
+        self.slacks.extend(moved.slack.map(|s| (id, s)));
         id
     }
 
@@ -159,15 +166,17 @@ impl State {
         self.activate(id, res, 1);
     }
 
-    /// Calls `run` at the event's priority when all that runs now is over; until then the event can't be added or made active.
-    pub fn finalize(&mut self, id: u32, run: Box<dyn FnOnce()>) {
-        let Call::User(before) = &self.slot(id).call else { return };
+    /// Calls `run` at the event's priority when all that runs now is over; until then the event can't be added or made active. If it is to be finalized already, `run`
+    /// comes back: what it owns may be an event, which is to be dropped when nothing is borrowed.
+    pub fn finalize(&mut self, id: u32, run: Box<dyn FnOnce()>) -> Option<Box<dyn FnOnce()>> {
+        let Call::User(before) = &self.slot(id).call else { return Some(run) };
         let call = Call::Own(Some(Box::new(Finalizer { before: before.clone(), run })));
         self.del(id);
         let slot = self.slot_mut(id);
         slot.call = call;
         slot.bits |= Bits::FINALIZING;
         self.queues.push(&mut self.events, id);
+        None
     }
 
     /// Gives the event back what it did before it was to be finalized, and returns what is to run.
@@ -323,7 +332,7 @@ impl State {
     fn mark_timer(&mut self, id: u32) {
         if self.link.is_up() && !self.slot(id).is(Bits::TIMER_DIRTY) {
             self.slot_mut(id).bits |= Bits::TIMER_DIRTY;
-            self.park.dirty_timers.push(id);
+            self.park.timer_changed(id);
         }
     }
 

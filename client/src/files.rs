@@ -51,10 +51,16 @@ impl State {
         self.link_newest(id, first);
         self.watch_mut(w).first = id;
         self.slot_mut(id).watch = w;
-        if self.labels.contains_key(&id) {
+        self.tell_label(id);
+        Ok(())
+    }
+
+    /// evd is to hear what the user calls the event, if it has a label and a watch.
+    pub fn tell_label(&mut self, id: u32) {
+        let w = self.slot(id).watch;
+        if w != NIL && self.link.is_up() && self.labels.contains_key(&id) {
             self.park.label(w);
         }
-        Ok(())
     }
 
     /// Takes an event from the watch of its fd, which goes with its last event.
@@ -235,7 +241,8 @@ impl State {
             Place::Parked => self.disarm(w, (trigger == Trigger::Edge).then_some(fd)),
             _ => {}
         }
-        self.park.gone(w, place);
+        let is_up = self.link.is_up();
+        self.park.gone(w, place, is_up);
         self.by_fd[fd as usize] = NIL;
         self.watches.remove(w as usize);
     }
@@ -373,6 +380,11 @@ impl State {
     /// The bits that this base's method can report.
     pub fn known_bits(&self) -> What {
         if self.base.features().contains(Features::EARLY_CLOSE) { What::IO } else { What::READ | What::WRITE }
+    }
+
+    /// Whether a file that is always ready is waited for: for reading or writing, as it is never closed.
+    pub fn is_always_ready(&self) -> bool {
+        self.always.iter().any(|w| self.watch(*w).interest.intersects(What::READ | What::WRITE))
     }
 
     /// Files that are always ready fire in every iteration.

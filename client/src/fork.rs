@@ -30,7 +30,7 @@ impl EventBase {
             // Under the number that the user's loop knows.
             sys::replace(own, state.base.pollable()?)?;
         }
-        *core.shared.borrow_mut() = Arc::new(shared);
+        core.shared.replace(Arc::new(shared)).close();
         core.inbox.borrow_mut().clear();
         core.generation.set(generation());
         state.base.refresh_now();

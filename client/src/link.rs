@@ -60,15 +60,15 @@ pub(crate) struct Up {
     since: u64,
     /// A `Sync` that is not answered yet, and until when it must be.
     pub sync: Option<(u64, u64)>,
-    /// What a refusal of a request would mean.
-    pending: HashMap<u64, Pending>,
+    /// What a refusal would mean: the last request for each. What is not refused is not answered.
+    pending: HashMap<Pending, u64>,
     /// Whether /proc shows evd's thread to us.
     pub visible: bool,
     pub busy_checks: u32,
     want_write: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Pending {
     Name(u32),
     Signal(i32),
@@ -125,7 +125,7 @@ impl Link {
     pub fn subscribe(&mut self, id: u32, name: &str) {
         let Some(up) = self.up() else { return };
         if let Ok(serial) = up.line.post(&Subscribe { id, name: name.to_owned() }) {
-            up.pending.insert(serial, Pending::Name(id));
+            up.pending.insert(Pending::Name(id), serial);
         }
     }
 
@@ -138,7 +138,7 @@ impl Link {
     pub fn want_signal(&mut self, signo: i32, on: bool) {
         let Some(up) = self.up() else { return };
         if let Ok(serial) = up.line.post(&DaemonSignal { signo, on }) {
-            up.pending.insert(serial, Pending::Signal(signo));
+            up.pending.insert(Pending::Signal(signo), serial);
         }
     }
 
@@ -177,7 +177,7 @@ impl State {
     /// Connects now and waits for the Welcome.
     pub fn connect_now(&mut self, patience: Duration) -> Result<(), Error> {
         let mut line = Line::open(&self.link.path, &self.link.who)?;
-        let deadline = sys::monotonic_ns() + patience.as_nanos() as u64;
+        let deadline = sys::monotonic_ns().saturating_add(crate::events::nanos(patience));
         let mut incoming = Vec::new();
         let mut scratch = Scratch::new();
         loop {
@@ -215,7 +215,7 @@ impl State {
             Phase::Off => {}
             Phase::Pause(until) if *until <= now => match Line::open(&self.link.path, &self.link.who) {
                 Ok(line) => {
-                    let ok = self.watch_link(&line, What::READ, Entry::New);
+                    let ok = self.watch_link(&line);
                     let until = now + PATIENCE.as_nanos() as u64 * 5;
                     self.link.phase = Phase::Greeting(line, until);
                     if !ok {
@@ -242,17 +242,16 @@ impl State {
         }
     }
 
-    fn watch_link(&mut self, line: &Line, what: What, entry: Entry) -> bool {
-        let interest = Interest { what, mode: Mode::Level };
-        self.base.watch(line.as_fd(), LINK_TOKEN, interest, entry).is_ok()
+    fn watch_link(&mut self, line: &Line) -> bool {
+        let interest = Interest { what: What::READ, mode: Mode::Level };
+        self.base.watch(line.as_fd(), LINK_TOKEN, interest, Entry::New).is_ok()
     }
 
     fn link_up(&mut self, line: Line, welcome: Welcome) {
         let now = self.base.refresh_now();
         let clock_offset = line.clock_offset(&welcome);
         let visible = sys::thread_name(welcome.pid, welcome.tid).is_some_and(|n| n.starts_with("evd"));
-        let entry = if matches!(self.link.phase, Phase::Greeting(..)) { Entry::Known } else { Entry::New };
-        if !self.watch_link(&line, What::READ, entry) {
+        if !self.watch_link(&line) {
             return self.connect_later();
         }
         let base = welcome.base;
@@ -289,6 +288,9 @@ impl State {
             }
         }
         self.park.dirty_timers = timed;
+        for id in self.labels.keys().copied().collect::<Vec<_>>() {
+            self.tell_label(id);
+        }
         // What evd refused the last time it may take now.
         let local: Vec<u32> =
             self.watches.iter().filter(|(_, w)| w.place == Place::Local).map(|(w, _)| w as u32).collect();
@@ -399,15 +401,17 @@ impl State {
                 Incoming::Closing(reason) => {
                     self.lose(format!("evd ended: {}", evd_proto::name::printable(&reason)))
                 }
-                Incoming::Welcome(welcome) => {
-                    if let Phase::Greeting(line, until) = std::mem::replace(&mut self.link.phase, Phase::Off)
-                    {
-                        // Marks the socket as watched already.
+                Incoming::Welcome(welcome) => match std::mem::replace(&mut self.link.phase, Phase::Off) {
+                    Phase::Greeting(line, until) => {
                         self.link.phase = Phase::Pause(until);
                         self.base.unwatch(line.as_fd(), LINK_TOKEN);
                         self.link_up(line, welcome);
                     }
-                }
+                    other => {
+                        self.link.phase = other;
+                        self.lose("evd broke the protocol: a second Welcome".to_owned());
+                    }
+                },
                 Incoming::Reply(serial, reply) => self.take_reply(serial, reply, replies),
             }
         }
@@ -420,14 +424,17 @@ impl State {
                 up.busy_checks = 0;
                 return;
             }
-            if let Some(pending) = up.pending.remove(&serial) {
-                if let Reply::Refused(r) = reply {
-                    let what = match pending {
-                        Pending::Name(id) => format!("named event {:?}", self.names.get(&id)),
-                        Pending::Signal(signo) => format!("signal {}", sys::signal_name(signo)),
-                    };
-                    log::warn!("evd refused {what}: {}", evd_proto::name::printable(&r.text));
-                }
+            let refused = match &reply {
+                Reply::Refused(r) => up.pending.iter().find(|(_, s)| **s == serial).map(|(p, _)| (*p, r)),
+                _ => None,
+            };
+            if let Some((pending, r)) = refused {
+                up.pending.remove(&pending);
+                let what = match pending {
+                    Pending::Name(id) => format!("named event {:?}", self.names.get(&id)),
+                    Pending::Signal(signo) => format!("signal {}", sys::signal_name(signo)),
+                };
+                log::warn!("evd refused {what}: {}", evd_proto::name::printable(&r.text));
                 return;
             }
         }

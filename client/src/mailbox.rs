@@ -43,6 +43,8 @@ struct Mailbox {
     /// The event whose callback runs, and in which thread; noted only while there are handles.
     running: Option<(EventKey, ThreadId)>,
     waiting: usize,
+    /// The base is gone, and nobody reads any more.
+    closed: bool,
 }
 
 impl Shared {
@@ -67,6 +69,11 @@ impl Shared {
         }
         // The lock is gone before the wake-up, so that the woken thread finds it free.
         let mut mailbox = self.lock();
+        if mailbox.closed {
+            // What a closure owns is dropped by its sender, without the lock.
+            drop(mailbox);
+            return;
+        }
         mailbox.mail.push(mail);
         self.has_mail.store(true, Ordering::SeqCst);
         drop(mailbox);
@@ -108,8 +115,30 @@ impl Shared {
         free
     }
 
-    /// The callback has ended.
+    /// As [`Shared::begin`] of a callback that has begun already.
+    pub fn note(&self, key: EventKey, thread: ThreadId) {
+        if self.generation == generation() {
+            self.lock().running = Some((key, thread));
+        }
+    }
+
+    /// The base is gone: what was asked for and not done is dropped, and so is what comes from now on.
+    pub fn close(&self) {
+        if self.generation != generation() {
+            return;
+        }
+        let mut mailbox = self.lock();
+        mailbox.closed = true;
+        let left = std::mem::take(&mut mailbox.mail);
+        drop(mailbox);
+        drop(left);
+    }
+
+    /// The callback has ended. In the child of a fork nobody waits, and the lock may be one that a thread of the parent has.
     pub fn end(&self) {
+        if self.generation != generation() {
+            return;
+        }
         let mut mailbox = self.lock();
         mailbox.running = None;
         if mailbox.waiting > 0 {

@@ -25,11 +25,11 @@ impl EventBase {
         }
         let mut callback = Some(callback);
         let event = Event::new(self, source, what, move |event, what| {
+            // First, so that it is gone also if the callback panics. In the child of a fork it stays: it is the parent's.
+            let _ = event.free();
             if let Some(callback) = callback.take() {
                 callback(event.source(), what);
             }
-            // In the child of a fork it stays: it is the parent's.
-            let _ = event.free();
         })?;
         event.add(timeout)?;
         event.detach();
@@ -48,10 +48,10 @@ impl EventBase {
     ) -> Result<(), Error> {
         let mut callback = Some(callback);
         let event = Event::<NoFd>::timer(self, What::empty(), move |event, _| {
+            let _ = event.free();
             if let Some(callback) = callback.take() {
                 callback(&event.base());
             }
-            let _ = event.free();
         })?;
         if timeout.is_zero() {
             event.active(What::TIMEOUT)?;
@@ -79,7 +79,9 @@ impl<F: 'static> Event<F> {
     /// `Forked`.
     pub fn finalize(&self, callback: impl FnOnce(&Event<F>) + 'static) -> Result<(), Error> {
         let me = self.share();
-        self.change(|state, id| state.finalize(id, Box::new(move || callback(&me))))
+        let refused = self.change(|state, id| state.finalize(id, Box::new(move || callback(&me))))?;
+        drop(refused);
+        Ok(())
     }
 
     /// As [`Event::finalize`], and the event is gone after it: libevent's `event_free_finalize`.
@@ -88,8 +90,8 @@ impl<F: 'static> Event<F> {
     /// `Forked`.
     pub fn free_finalize(self, callback: impl FnOnce(&Event<F>) + 'static) -> Result<(), Error> {
         self.finalize(move |event| {
-            callback(event);
             let _ = event.free();
+            callback(event);
         })
     }
 }

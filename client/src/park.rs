@@ -17,6 +17,8 @@ use rustc_hash::FxHashMap;
 
 /// How late evd may be with a timer before the client fires it by itself.
 pub(crate) const GRACE: u64 = 5_000_000;
+/// The longest linger: it may be added to, and is not that of a base which parks nothing.
+pub(crate) const NEVER_QUIET: u64 = u64::MAX / 4;
 /// What could not be parked because evd did not take it is tried again after this.
 const RETRY: u64 = 20_000_000;
 /// After a limit was reached evd is not asked for more for so long.
@@ -138,18 +140,20 @@ impl Park {
     }
 
     /// The watch is no more.
-    pub fn gone(&mut self, w: u32, place: Place) {
+    pub fn gone(&mut self, w: u32, place: Place, is_up: bool) {
         if let Some(info) = self.infos.0.get_mut(w as usize) {
             // The next watch with this index counts on from its arms.
             *info = Info { seq: info.seq, dirty: info.dirty, ..Info::default() };
-            if place != Place::Parked {
-                self.gone.push(w);
+            // Without a session there is nobody to be told, and a new one starts with nothing.
+            if is_up && place != Place::Parked {
+                note(&mut self.gone, w);
             }
         }
     }
 
+    /// evd should hear the labels of this watch. A new session hears all of them.
     pub fn label(&mut self, w: u32) {
-        self.labels.push(w);
+        note(&mut self.labels, w);
     }
 
     /// evd should hear that this watch is local, or fired.
@@ -185,10 +189,15 @@ impl Park {
 
     pub fn forget_timer(&mut self, id: u32) {
         if let Some(known) = self.known.get_mut(id as usize) {
-            if *known != 0 && !self.dirty_timers.contains(&id) {
-                self.dirty_timers.push(id);
+            if *known != 0 {
+                self.timer_changed(id);
             }
         }
+    }
+
+    /// evd must hear of this timer before the next sleep.
+    pub fn timer_changed(&mut self, id: u32) {
+        note(&mut self.dirty_timers, id);
     }
 
     fn known(&mut self, id: u32) -> &mut u64 {
@@ -214,6 +223,7 @@ impl Park {
         self.known.clear();
         self.timers_at_evd = 0;
         self.gone.clear();
+        self.labels.clear();
         self.attended = false;
     }
 
@@ -232,11 +242,17 @@ impl State {
             self.send_at_once();
             return true;
         }
+        self.park_quiet();
+        false
+    }
+
+    /// Arms at evd what is quiet, without a look at it, and tells evd what else is new. Without evd it goes into the local backend.
+    pub fn park_quiet(&mut self) {
         if !self.link.is_up() {
             while let Some(&w) = self.outs.last() {
                 self.fall_back(w);
             }
-            return false;
+            return;
         }
         let mut list = std::mem::take(&mut self.outs);
         for &w in &list {
@@ -253,7 +269,6 @@ impl State {
         self.send_timers();
         self.send_report();
         self.flush_link();
-        false
     }
 
     fn add_quiet_locals(&mut self, list: &mut Vec<u32>) {
@@ -358,10 +373,11 @@ impl State {
             Err(e) if is_fds_fault(&e) && batch.fds.len() > 1 => {
                 // One of them is closed, or of a kind that can't be passed: the others shall not suffer.
                 let all: Vec<(ArmWatch, RawFd)> = batch.entries.drain(..).zip(batch.fds.drain(..)).collect();
-                all.into_iter().all(|(entry, fd)| {
+                // Each of them is tried, or it would be nowhere.
+                all.into_iter().fold(true, |taken, (entry, fd)| {
                     let mut one = Batch::default();
                     one.push(entry, fd);
-                    self.send_arms(&mut one)
+                    self.send_arms(&mut one) && taken
                 })
             }
             Err(e) if is_fds_fault(&e) => {
@@ -468,6 +484,19 @@ impl State {
             }
         }
     }
+}
+
+/// Notes an index. Before the list would have to grow, what is in it more than once is taken out: a loop that never waits sends none of this, and the list must not
+/// have more than there are indices for all that.
+fn note(list: &mut Vec<u32>, index: u32) {
+    if list.len() == list.capacity() {
+        list.sort_unstable();
+        list.dedup();
+        if list.len() * 2 > list.capacity() {
+            list.reserve(list.len().max(8));
+        }
+    }
+    list.push(index);
 }
 
 /// The error is about one of the fds, not about the line.

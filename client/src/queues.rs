@@ -81,7 +81,8 @@ impl Queues {
     /// The first event of a queue.
     #[inline]
     pub fn first(&mut self, events: &Slab<Slot>, priority: usize) -> Option<u32> {
-        let queue = &mut self.queues[priority];
+        // The callback that has just run may have reduced the number of priorities.
+        let queue = self.queues.get_mut(priority)?;
         while let Some(&id) = queue.ids.get(queue.passed) {
             if events.get(id as usize).is_some_and(|slot| is_at(slot, queue.place(queue.passed), priority)) {
                 return Some(id);

@@ -10,7 +10,6 @@ use crate::{EventBase, EventKey};
 use evd_proto::What;
 use evd_proto::sys;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What ran of a queue.
@@ -34,10 +33,10 @@ pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
     while !(state.flow.stop || state.flow.again) {
         let Some(id) = state.first_of(priority) else { break };
         // Others can ask for something only through a handle.
-        let note = if core.has_handles() {
+        if core.may_have_mail() {
             let key = EventKey { id, generation: state.slot(id).generation };
-            let shared = Arc::clone(&core.shared());
-            if !shared.begin(key, std::thread::current().id()) {
+            let begins = core.shared().begin(key, std::thread::current().id());
+            if !begins {
                 drop(state);
                 ran.callbacks += read_mail(core);
                 if core.check_fork().is_err() {
@@ -46,15 +45,15 @@ pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
                 state = core.state.borrow_mut();
                 continue;
             }
-            Some(Running(shared))
-        } else {
-            None
-        };
+            core.noted.set(true);
+        }
+        // Also without one: the callback may make one.
+        let running = Running(core);
         let job = state.begin(id);
         drop(state);
         ran.callbacks += run(core, id, job);
         ran.events += 1;
-        drop(note);
+        drop(running);
         if core.check_fork().is_err() {
             return ran;
         }
@@ -70,11 +69,13 @@ pub(crate) fn process_active(core: &Rc<Core>) -> Ran {
 }
 
 /// Ends the note that an event's callback runs, also when it panics.
-struct Running(Arc<crate::mailbox::Shared>);
+struct Running<'a>(&'a Core);
 
-impl Drop for Running {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        if self.0.noted.take() {
+            self.0.shared().end();
+        }
     }
 }
 
@@ -184,10 +185,10 @@ fn took(core: &Rc<Core>, key: EventKey, what: What, ns: u64) {
         }
         state.labels.get(&key.id).cloned().unwrap_or_default()
     };
-    // Taken out meanwhile, so that the callback may set another one.
-    let Some(mut callback) = core.on_slow.borrow_mut().take() else { return };
-    callback(&EventBase::from_core(core), &Slow { event: key, label, what, took: Duration::from_nanos(ns) });
-    core.on_slow.borrow_mut().get_or_insert(callback);
+    // A share, so that the callback may set another one.
+    let Some(callback) = core.on_slow.borrow().clone() else { return };
+    let slow = Slow { event: key, label, what, took: Duration::from_nanos(ns) };
+    (callback.borrow_mut())(&EventBase::from_core(core), &slow);
 }
 
 /// What other threads asked for. Posted closures run here; returns how many.
@@ -288,12 +289,11 @@ pub(crate) fn watchers(core: &Rc<Core>, moment: Moment, timeout: Option<Duration
 pub(crate) fn tell_news(core: &Rc<Core>) {
     while !core.state.borrow().link.news.is_empty() {
         let news = std::mem::take(&mut core.state.borrow_mut().link.news);
-        // Taken out meanwhile, so that the callback may set another one.
-        let Some(mut callback) = core.on_link.borrow_mut().take() else { return };
+        // A share, so that the callback may set another one.
+        let Some(callback) = core.on_link.borrow().clone() else { return };
         let base = EventBase::from_core(core);
         for state in &news {
-            callback(&base, state);
+            (callback.borrow_mut())(&base, state);
         }
-        core.on_link.borrow_mut().get_or_insert(callback);
     }
 }

@@ -3,12 +3,12 @@
 //! Everything here is plain data in one `RefCell`, which is never borrowed while a callback runs. Events and watches are known by their index; an event
 //! that may be named from elsewhere (a `Handle`) also by its generation.
 
-use crate::Error;
 use crate::link::Link;
 use crate::mailbox::{Mail, Shared};
 use crate::park::Park;
 use crate::queues::Queues;
 use crate::watchers::{SlowCallback, Watchers};
+use crate::{Error, EventKey};
 use evd::base::{Activation, Base, Common, TimerId};
 use evd_proto::What;
 use evd_proto::sys::{Generation, OwnedFd, PollFd, RawFd, generation};
@@ -18,6 +18,7 @@ use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::SystemTime;
 
 /// No index.
@@ -287,6 +288,8 @@ pub(crate) struct Core {
     /// Mail that was taken out of the mailbox and is not done yet.
     pub inbox: RefCell<VecDeque<Mail>>,
     pub generation: Cell<Generation>,
+    /// The event that runs is noted in the mailbox.
+    pub noted: Cell<bool>,
     /// `EventBase` values that name this base.
     pub handles: Cell<usize>,
     /// Events that the base owns itself.
@@ -297,7 +300,7 @@ pub(crate) struct Core {
     pub on_slow: RefCell<Option<SlowCallback>>,
 }
 
-pub(crate) type LinkCallback = Box<dyn FnMut(&crate::EventBase, &crate::LinkState)>;
+pub(crate) type LinkCallback = Rc<RefCell<dyn FnMut(&crate::EventBase, &crate::LinkState)>>;
 
 impl Core {
     /// Refuses in the child of a fork: what the parent has registered must not be disturbed.
@@ -310,13 +313,35 @@ impl Core {
         self.shared.borrow().has_mail() || !self.inbox.borrow().is_empty()
     }
 
-    /// Whether anybody else may ask for something.
-    pub fn has_handles(&self) -> bool {
-        Arc::strong_count(&self.shared.borrow()) > 1
+    /// Whether anybody else may ask for something, or has and is gone.
+    pub fn may_have_mail(&self) -> bool {
+        let shared = self.shared.borrow();
+        if Arc::strong_count(&shared) > 1 {
+            return true;
+        }
+        // The count says that a handle is gone, and then its last request is to be seen as well.
+        fence(Ordering::Acquire);
+        shared.has_mail()
+    }
+
+    /// A handle is made: if that is in a callback, that one is noted as running, as others may wait for its end from now on.
+    pub fn note_running(&self) {
+        let state = self.state.borrow();
+        if let Some(slot) = state.events.get(state.flow.current as usize) {
+            let key = EventKey { id: state.flow.current, generation: slot.generation };
+            self.shared.borrow().note(key, std::thread::current().id());
+            self.noted.set(true);
+        }
     }
 
     pub fn shared(&self) -> Ref<'_, Arc<Shared>> {
         self.shared.borrow()
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.shared.get_mut().close();
     }
 }
 

@@ -71,7 +71,7 @@ impl State {
                 self.activate_now(id);
             }
         }
-        let mut may_wait = may_wait && self.always.is_empty() && self.queues.is_empty();
+        let mut may_wait = may_wait && !self.is_always_ready() && self.queues.is_empty();
         if may_wait {
             may_wait = !self.settle() && self.queues.is_empty();
         } else {
@@ -210,11 +210,12 @@ impl State {
     pub fn arm_nested(&mut self) {
         self.base.refresh_now();
         // Nothing becomes active here: by the time the loop runs it may have been read already.
-        let ready = !self.queues.is_empty() || !self.always.is_empty() || self.has_ready_out();
+        let ready = !self.queues.is_empty() || self.is_always_ready() || self.has_ready_out();
         if !ready {
-            self.settle();
+            self.park_quiet();
         }
-        let deadline = if ready { Some(0) } else { self.longest_wait() };
+        // If evd is lost with that, what it had said before is active now.
+        let deadline = if ready || !self.queues.is_empty() { Some(0) } else { self.longest_wait() };
         if let Err(e) = self.base.arm_pollable(deadline) {
             log::warn!("the base's fd can't be armed: {e}");
         }
@@ -313,12 +314,14 @@ fn turn(core: &Rc<Core>, may_wait: bool, asks_now: bool) -> Result<(), Error> {
         let now = core.state.borrow().base.look_at_clock();
         let timeout = deadline.map(|d| Duration::from_nanos(d.saturating_sub(now)));
         run::watchers(core, Moment::Prepare, timeout);
+        core.check_fork()?;
         // They may have made something active, or due earlier.
         deadline = core.state.borrow_mut().before_wait(may_wait, false);
     }
     let waited = core.state.borrow_mut().wait(deadline);
     if core.watchers.borrow().watch(Moment::Check) {
         run::watchers(core, Moment::Check, None);
+        core.check_fork()?;
     }
     core.state.borrow_mut().run_timers();
     waited

@@ -77,7 +77,7 @@ pub struct Slow {
     pub took: Duration,
 }
 
-pub(crate) type SlowCallback = Box<dyn FnMut(&EventBase, &Slow)>;
+pub(crate) type SlowCallback = Rc<RefCell<dyn FnMut(&EventBase, &Slow)>>;
 
 impl EventBase {
     /// Calls `callback` just before each wait, with the time that the wait may last; `None`: for ever. With [`Duration::ZERO`] it only looks.
@@ -105,7 +105,7 @@ impl EventBase {
         state.slow_limit = crate::events::nanos(limit);
         state.timed_callbacks = true;
         drop(state);
-        let before = self.core().on_slow.borrow_mut().replace(Box::new(callback));
+        let before = self.core().on_slow.borrow_mut().replace(Rc::new(RefCell::new(callback)));
         drop(before);
     }
 }

@@ -30,6 +30,8 @@ pub enum Manner {
     Deaf,
     /// A Welcome and a goodbye with one send. The connection stays.
     Brief,
+    /// A Welcome, and another one when it hears something again.
+    Twice,
 }
 
 /// One that listens until it is dropped; its connections end with it.
@@ -100,6 +102,11 @@ fn answer(stream: &mut UnixStream, manner: Manner) -> bool {
         Manner::Refuses => encode(&mut bytes, 1, 0, &refused(Code::NotAllowed, 0, 0, "not you")).unwrap(),
         Manner::WrongVersion => encode(&mut bytes, 1, 0, &refused(Code::Version, 7, 9, "too old")).unwrap(),
         Manner::Garbage => bytes = vec![0xff; 100],
+        Manner::Twice => {
+            encode(&mut bytes, 1, 0, &welcome()).unwrap();
+            let _ = stream.write_all(&bytes);
+            let _ = stream.read(&mut [0; 4096]);
+        }
         Manner::Deaf => encode(&mut bytes, 1, 0, &welcome()).unwrap(),
         Manner::Brief => {
             encode(&mut bytes, 1, 0, &welcome()).unwrap();
@@ -108,7 +115,7 @@ fn answer(stream: &mut UnixStream, manner: Manner) -> bool {
         Manner::Silent | Manner::Closes => {}
     }
     let _ = stream.write_all(&bytes);
-    matches!(manner, Manner::Silent | Manner::Deaf | Manner::Brief)
+    matches!(manner, Manner::Silent | Manner::Deaf | Manner::Brief | Manner::Twice)
 }
 
 /// A Welcome of a process that nobody can see.

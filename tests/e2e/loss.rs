@@ -344,9 +344,42 @@ fn a_base_is_made_beside_an_evd_that_is_no_good() {
 }
 
 #[test]
+fn a_new_evd_hears_the_labels_that_the_one_before_knew() {
+    let mut evd = evd();
+    let base = base_at(&evd.path(), "labels");
+    let (near, _far) = pair();
+    let (event, _got) = reader(&base, near);
+    event.label("a label");
+    let shown = |evd: &Evd| evctl(&evd.path(), &["events", "--json", "--base", "labels"]).contains("a label");
+    for round in 0..2 {
+        park(&base, 1);
+        until(&base, "its label is shown", || shown(&evd));
+        if round == 0 {
+            kill(&mut evd);
+            until(&base, "it is away", || !is_up(&base));
+            start_again(&mut evd);
+            until(&base, "it is up", || is_up(&base));
+        }
+    }
+}
+
+#[test]
 fn what_evd_says_together_with_its_welcome_is_heard() {
     let d = dir();
     let _brief = Fake::at(&d.socket(), Manner::Brief);
     let base = EventBase::builder().socket(d.socket()).name("test").connect().build().unwrap();
     assert_eq!(why_away(&base), "evd ended: enough");
+}
+
+#[test]
+fn a_second_welcome_is_the_end_of_what_sent_it_and_no_watch_is_lost() {
+    let d = dir();
+    let _fake = Fake::at(&d.socket(), Manner::Twice);
+    let base = EventBase::builder().socket(d.socket()).name("test").connect().build().unwrap();
+    let (near, mut far) = pair();
+    let (_event, got) = reader(&base, near);
+    until(&base, "the second Welcome was heard", || !is_up(&base));
+    assert_eq!(why_away(&base), "evd broke the protocol: a second Welcome");
+    far.write_all(b"x").unwrap();
+    until(&base, "it is served here, or by the next loss", || got.get() == 1);
 }

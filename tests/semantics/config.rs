@@ -223,3 +223,20 @@ fn a_base_is_its_own_readable_fd_when_something_is_to_be_done() {
         assert_eq!(round(&outer).callbacks, 0, "and not when there is nothing");
     });
 }
+
+#[test]
+fn times_without_an_end_may_be_asked_for() {
+    each_base_with(
+        |b| b.patience(Duration::MAX).liveness(Duration::MAX).linger(Duration::MAX),
+        |base| {
+            let event = Event::new(base, silent(), READ, |_, _| {}).unwrap();
+            event.add(Some(Duration::MAX)).unwrap();
+            park(base, 1);
+            round(base);
+            let timer = Event::timer(base, What::empty(), |_, _| {}).unwrap();
+            timer.add(Some(MS)).unwrap();
+            once(base);
+            assert!(event.pending(What::READ).contains(What::READ));
+        },
+    );
+}

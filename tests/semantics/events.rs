@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::time::Duration;
 
 #[test]
 fn read_event_fires_once_or_stays_with_persist() {
@@ -212,7 +213,7 @@ fn event_may_free_itself_or_another_ready_one_in_a_callback() {
         }
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
         assert_eq!(runs.get(), 1);
-        assert!(is_closed(&b) && is_closed(&d), "the sources were closed with their events");
+        assert!(closes(&b) && closes(&d), "the sources were closed with their events");
     });
 }
 
@@ -250,7 +251,7 @@ fn events_of_every_kind_may_free_themselves_in_their_callback() {
         base.active_by_signal(SIGWINCH);
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
         assert_eq!(runs.get(), 6);
-        assert!(is_closed(&b));
+        assert!(closes(&b));
     });
 }
 
@@ -278,7 +279,7 @@ fn detached_event_lives_until_it_frees_itself() {
         park(base, 1);
         b.write_all(b"x").unwrap();
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
-        assert!(is_closed(&b));
+        assert!(closes(&b));
     });
 }
 
@@ -453,5 +454,23 @@ fn an_event_with_an_fd_and_nothing_to_wait_for_is_a_timer() {
         once(base);
         assert_eq!(seen.take(), ["timer TIMEOUT"]);
         assert!(!event.is_pending());
+    });
+}
+
+#[test]
+fn a_file_that_is_always_ready_and_never_closed_does_not_spin() {
+    each_base(|base| {
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let event = Event::new(base, file, What::CLOSED, |_, _| panic!("nobody closes it")).unwrap();
+        event.add(None).unwrap();
+        let waits = Rc::new(RefCell::new(Vec::new()));
+        let w = Rc::clone(&waits);
+        let _watcher = base.prepare(move |base, wait| {
+            w.borrow_mut().push(wait);
+            base.stop();
+            base.handle().wake();
+        });
+        assert_eq!(base.dispatch().unwrap().ended, Ended::Break);
+        assert!(waits.borrow()[0] != Some(Duration::ZERO), "{:?}", waits.borrow());
     });
 }

@@ -189,3 +189,104 @@ pub fn again(socket: &Path, at: &str) {
         works(&mut all, setting.remote);
     }
 }
+
+#[test]
+fn a_child_forked_by_a_watcher_waits_for_nothing() {
+    for at in 0..SETTINGS.len() {
+        role::play_with("watcher", &at.to_string(), &[]);
+    }
+}
+
+#[test]
+fn the_child_of_a_fork_cannot_make_the_parents_base_readable() {
+    for at in 0..SETTINGS.len() {
+        role::play_with("silent", &at.to_string(), &[]);
+    }
+}
+
+/// Runs `child` in a fork, where it must not panic.
+fn in_child(child: impl FnOnce()) {
+    // SAFETY: no other thread of this role runs meanwhile, so no lock is held by one that the child lacks.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        // SAFETY: alarm takes a number. A child that hangs is a failure.
+        unsafe { libc::alarm(10) };
+        let fine = catch_unwind(AssertUnwindSafe(child)).is_ok();
+        // SAFETY: _exit takes a number. Nothing of the test harness runs in the child.
+        unsafe { libc::_exit(i32::from(!fine)) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is writable for the call.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert_eq!(status, 0, "the child has failed");
+}
+
+fn own_base(socket: &Path, at: &str) -> EventBase {
+    let setting = &SETTINGS[at.parse::<usize>().unwrap()];
+    setting.builder_at(setting.remote.then_some(socket)).build().unwrap()
+}
+
+/// A role: watchers fork. In the child the loop ends, without a wait in which it would take what is the parent's.
+pub fn watcher(socket: &Path, at: &str) {
+    for check in [false, true] {
+        let base = own_base(socket, at);
+        let event = Event::new(&base, silent(), READ, |_, _| {}).unwrap();
+        event.add(None).unwrap();
+        let forks = |base: &EventBase| {
+            // SAFETY: no other thread of this role runs meanwhile.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0);
+            if pid > 0 {
+                let mut status = 0;
+                // SAFETY: `status` is writable for the call.
+                assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+                assert_eq!(status, 0, "the child has failed");
+                base.stop();
+                base.handle().wake();
+            } else {
+                // SAFETY: alarm takes a number. A child that hangs is a failure.
+                unsafe { libc::alarm(10) };
+            }
+        };
+        let me = std::process::id();
+        let _watcher = if check { base.check(forks) } else { base.prepare(move |base, _| forks(base)) };
+        if check {
+            base.handle().wake();
+        }
+        let result = base.dispatch();
+        if std::process::id() != me {
+            // SAFETY: _exit takes a number. Nothing of the test harness runs in the child.
+            unsafe { libc::_exit(i32::from(!matches!(result, Err(Error::Forked)))) };
+        }
+        result.unwrap();
+    }
+}
+
+/// A role: what has no result to be an error does nothing in the child.
+pub fn silent_in_child(socket: &Path, at: &str) {
+    let base = own_base(socket, at);
+    let stream = silent();
+    let fd = stream.as_raw_fd();
+    let reader = Event::new(&base, stream, READ, |_, _| {}).unwrap();
+    let signal = Event::signal(&base, libc::SIGUSR1, |_, _| {}).unwrap();
+    reader.add(None).unwrap();
+    signal.add(None).unwrap();
+    let boot = Event::boot_timer(&base, |_| panic!("not for long")).unwrap();
+    let wall = Event::wall_timer(&base, |_| panic!("not for long")).unwrap();
+    boot.set_after(LONG).unwrap();
+    wall.set_at(std::time::SystemTime::now() + LONG).unwrap();
+    park(&base, 2);
+    base.pollable().unwrap();
+    round(&base);
+    in_child(|| {
+        base.active_by_fd(fd, What::READ);
+        base.active_by_signal(libc::SIGUSR1);
+        forked(boot.set_after(MS));
+        forked(wall.set_at(std::time::UNIX_EPOCH));
+    });
+    for fd in [base.as_fd(), boot.as_fd(), wall.as_fd()] {
+        let mut one = [PollFd::new(fd.as_raw_fd(), What::READ)];
+        assert_eq!(poll(&mut one, Some(5 * MS)).unwrap(), 0, "it belongs to the parent");
+    }
+}

@@ -4,6 +4,7 @@ use crate::parts::*;
 use evd_client::{Ended, Error, Event, EventBase, What};
 use std::cell::RefCell;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ fn once_refuses_what_it_cannot_do_and_closes_the_source() {
             let (a, b) = pair();
             let refused = base.once(a, bad, None, |_, _| panic!("it was refused"));
             assert!(matches!(refused, Err(Error::Combination(_))), "{bad}");
-            assert!(is_closed(&b));
+            assert!(closes(&b));
         }
         assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
     });
@@ -71,7 +72,7 @@ fn what_once_waits_for_is_closed_with_its_base() {
         let (a, b) = pair();
         base.once(a, What::READ, None, |_, _| panic!("it never was ready")).unwrap();
         drop(base);
-        assert!(is_closed(&b));
+        assert!(closes(&b));
     });
 }
 
@@ -167,7 +168,7 @@ fn finalizers_run_with_the_bases_end_unless_it_is_told_not_to() {
                 base.free_nofinalize()
             }
             assert_eq!(runs.get(), usize::from(runs_them));
-            assert!(is_closed(&b));
+            assert!(closes(&b));
         }
     });
 }
@@ -219,6 +220,19 @@ fn move_to_is_for_idle_events_and_gives_the_middle_priority() {
 }
 
 #[test]
+fn slack_goes_along_to_another_base() {
+    each_timed(|base, _| {
+        let other = EventBase::local().unwrap();
+        let event = Event::timer(base, What::empty(), |_, _| {}).unwrap();
+        event.set_slack(LONG);
+        event.move_to(&other).unwrap();
+        event.add(Some(Duration::from_secs(1))).unwrap();
+        let due = event.deadline().unwrap().as_nanos();
+        assert!(due.trailing_zeros() >= 38, "{due} is no round number");
+    });
+}
+
+#[test]
 fn an_event_may_move_in_its_own_callback() {
     each(|setting| {
         let bases = [setting.builder().build().unwrap(), setting.builder().build().unwrap()];
@@ -237,5 +251,33 @@ fn an_event_may_move_in_its_own_callback() {
         assert_eq!(bases[0].dispatch().unwrap().ended, Ended::Empty);
         assert_eq!(bases[1].dispatch().unwrap().callbacks, 1);
         assert_eq!(seen.take(), ["READ", "TIMEOUT"]);
+    });
+}
+
+#[test]
+fn a_second_finalizer_is_dropped_and_may_own_what_it_likes() {
+    each_base(|base| {
+        let event = Event::user(base, |_, _| {}).unwrap();
+        let (a, b) = pair();
+        let owned = Event::new(base, a, READ, |_, _| {}).unwrap();
+        owned.add(None).unwrap();
+        event.finalize(|_| {}).unwrap();
+        event.finalize(move |_| drop(owned)).unwrap();
+        assert!(closes(&b), "it was dropped at once");
+        assert_eq!(base.dispatch().unwrap().callbacks, 1);
+    });
+}
+
+#[test]
+fn once_closes_its_source_also_when_its_callback_panics() {
+    each_base(|base| {
+        let (a, b) = ready();
+        base.once(a, What::READ, None, |_, _| panic!("as the test wants")).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| base.dispatch())).is_err());
+        assert!(closes(&b));
+        let (c, d) = pair();
+        base.once_after(Duration::ZERO, move |_| panic!("as the test wants, with {c:?}")).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| base.dispatch())).is_err());
+        assert!(closes(&d));
     });
 }

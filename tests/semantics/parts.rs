@@ -177,6 +177,18 @@ pub fn is_closed(mut stream: &Stream) -> bool {
     }
 }
 
+/// The other end is gone, if need be as soon as no process that another test is just starting has a copy of it any more.
+pub fn closes(stream: &UnixStream) -> bool {
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !is_closed(stream) {
+        if Instant::now() >= limit {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
 /// Reads what is there.
 pub fn drain(mut stream: &Stream) {
     while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}

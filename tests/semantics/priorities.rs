@@ -263,3 +263,19 @@ fn a_limit_on_callbacks_alone_leaves_the_cached_time_alone() {
         drop(events);
     });
 }
+
+#[test]
+fn there_may_be_fewer_priorities_from_a_callback_on() {
+    each_base(|base| {
+        base.set_priorities(3).unwrap();
+        let seen = Log::default();
+        let event = Event::user(base, |event, _| event.base().set_priorities(1).unwrap()).unwrap();
+        event.set_priority(2).unwrap();
+        event.active(What::empty()).unwrap();
+        assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
+        let next = of_priority(base, &seen, "next", 0);
+        assert_eq!(base.dispatch().unwrap().ended, Ended::Empty);
+        assert_eq!(seen.take(), ["next -"]);
+        drop(next);
+    });
+}

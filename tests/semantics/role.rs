@@ -18,6 +18,8 @@ const ROLES: &[(&str, Role)] = &[
     #[cfg(unix)]
     ("fork", fork::forks),
     ("again", fork::again),
+    ("watcher", fork::watcher),
+    ("silent", fork::silent_in_child),
 ];
 
 #[test]

@@ -2,12 +2,12 @@
 
 use crate::parts::*;
 use evd_client::{Ended, Event, EventBase, EventKey, Handle, LoopFlags, NoFd, What};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 /// Runs a loop that only an exit ends while another thread works on the base.
@@ -348,5 +348,55 @@ fn a_handle_outlives_its_base() {
         handle.active(key, What::READ);
         handle.post(|_| panic!("nobody runs it"));
         handle.del_wait(key);
+    });
+}
+
+#[test]
+fn what_a_handle_asked_for_is_done_first_also_when_the_handle_is_gone() {
+    each_base(|base| {
+        let seen = Log::default();
+        let second = Event::user(base, seen.says("deleted before it began")).unwrap();
+        let key = second.key();
+        let _first = active(base, move |event, _| {
+            let handle = event.base().handle();
+            std::thread::spawn(move || handle.del(key)).join().unwrap();
+        });
+        second.active(What::empty()).unwrap();
+        round(base);
+        assert!(seen.is_empty(), "{:?}", seen.take());
+    });
+}
+
+#[test]
+fn del_wait_waits_also_by_a_handle_that_was_made_in_the_callback() {
+    each_base(|base| {
+        let waiting = Rc::new(RefCell::new(None));
+        let w = Rc::clone(&waiting);
+        let _event = active(base, move |event, _| {
+            let (handle, key) = (event.base().handle(), event.key());
+            let (tell, told) = channel();
+            let thread = std::thread::spawn(move || {
+                handle.del_wait(key);
+                let _ = tell.send(());
+            });
+            assert!(told.recv_timeout(20 * MS).is_err(), "the callback runs still");
+            *w.borrow_mut() = Some(thread);
+        });
+        round(base);
+        waiting.take().unwrap().join().unwrap();
+    });
+}
+
+#[test]
+fn what_is_posted_to_a_base_that_is_gone_is_dropped() {
+    each(|setting| {
+        let base = setting.builder().build().unwrap();
+        let handle = base.handle();
+        let (before, told) = channel::<()>();
+        let after = before.clone();
+        handle.post(move |_| before.send(()).unwrap());
+        drop(base);
+        handle.post(move |_| after.send(()).unwrap());
+        assert_eq!(told.try_recv(), Err(TryRecvError::Disconnected), "nobody waits for an answer for ever");
     });
 }

@@ -1,8 +1,9 @@
 //! Looking over the loop's shoulder: `evwatch_prepare_new`, `evwatch_check_new`, and callbacks that take too long.
 
 use crate::parts::*;
-use evd_client::{Counted, Event, What};
+use evd_client::{Counted, Event, LinkState, What};
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -187,5 +188,33 @@ fn slow_callbacks_are_told_and_all_are_timed() {
         base.on_slow(Duration::MAX, |_, _| panic!("nothing is that slow"));
         slow.active(What::READ).unwrap();
         round(base);
+    });
+}
+
+#[test]
+fn a_panic_in_what_is_told_of_slow_callbacks_or_the_link_is_not_its_end() {
+    each_base(|base| {
+        let count = Count::default();
+        let c = Rc::clone(&count);
+        let panics = move || {
+            c.set(c.get() + 1);
+            assert!(c.get() != 1, "as the test wants");
+        };
+        let again = panics.clone();
+        base.on_slow(Duration::ZERO, move |_, _| again());
+        let event = Event::user(base, |_, _| {}).unwrap();
+        event.active(What::READ).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| round(base))).is_err());
+        event.active(What::READ).unwrap();
+        round(base);
+        assert_eq!(count.replace(0), 2);
+        if matches!(base.link(), LinkState::Up { .. }) {
+            base.on_link(move |_, _| panics());
+            base.reinit().unwrap();
+            assert!(catch_unwind(AssertUnwindSafe(|| round(base))).is_err());
+            base.reinit().unwrap();
+            round(base);
+            assert_eq!(count.get(), 2);
+        }
     });
 }

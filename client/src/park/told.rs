@@ -39,7 +39,7 @@ impl State {
                 *known = 0;
                 self.park.timers_at_evd -= 1;
             } else if wanted != 0 && (if before == 0 { !paused } else { wanted < before }) {
-                body.set.push(SetTimer { id, deadline: wanted.wrapping_add_signed(offset) });
+                body.set.push(SetTimer { id, deadline: wanted.saturating_add_signed(offset) });
                 *known = wanted;
                 self.park.timers_at_evd += usize::from(before == 0);
             }
@@ -63,7 +63,8 @@ impl State {
 
     /// evd has no room for a timer: it fires here, as all do, and evd is told when it is set anew.
     pub fn refused_timer(&mut self, id: u32) {
-        if std::mem::take(self.park.known(id)) != 0 {
+        // The number is evd's word: nothing is made for it.
+        if self.park.known.get_mut(id as usize).is_some_and(|known| std::mem::take(known) != 0) {
             self.park.timers_at_evd -= 1;
         }
     }
@@ -71,8 +72,9 @@ impl State {
     /// evd's timer is due; whether ours is, our own clock says. One that moved later is sent anew with the next sleep.
     pub fn timer_reported(&mut self, timer: &ActiveTimer) {
         let offset = self.link.up().map_or(0, |up| up.clock_offset);
-        let known = self.park.known(timer.id);
-        if *known == 0 || known.wrapping_add_signed(offset) != timer.deadline {
+        // As above.
+        let Some(known) = self.park.known.get_mut(timer.id as usize) else { return };
+        if *known == 0 || known.saturating_add_signed(offset) != timer.deadline {
             return;
         }
         *known = 0;
@@ -80,7 +82,7 @@ impl State {
         if let Some(slot) = self.events.get_mut(timer.id as usize) {
             if slot.timer.is_some() && !slot.is(Bits::TIMER_DIRTY) {
                 slot.bits |= Bits::TIMER_DIRTY;
-                self.park.dirty_timers.push(timer.id);
+                self.park.timer_changed(timer.id);
             }
         }
     }
@@ -106,6 +108,8 @@ impl State {
         let mut labels = std::mem::take(&mut self.park.labels);
         let mut gone = std::mem::take(&mut self.park.gone);
         self.park.report_signals = false;
+        labels.sort_unstable();
+        labels.dedup();
         loop {
             let mut body =
                 Report { signals, callbacks: self.callbacks, wakeups: self.wakeups, ..Report::default() };
@@ -158,5 +162,57 @@ impl State {
             text.pop();
         }
         Some((w, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::park::Park;
+    use crate::{Event, EventBase};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn timers_that_nobody_told_evd_of_are_not_made_room_for() {
+        let base = EventBase::local().unwrap();
+        let mut state = base.core().state.borrow_mut();
+        state.timer_reported(&ActiveTimer { id: 10_000_000, deadline: 1 });
+        state.refused_timer(10_000_000);
+        assert!(state.park.known.is_empty());
+    }
+
+    #[test]
+    fn what_is_to_be_told_does_not_grow_with_the_changes() {
+        const MANY: usize = 10_000;
+        let mut park = Park::new(0);
+        park.infos.of(1);
+        for _ in 0..MANY {
+            park.gone(1, Place::Local, false);
+        }
+        assert!(park.gone.is_empty(), "nobody is there to be told");
+        for i in 0..MANY {
+            park.gone(1, Place::Local, true);
+            park.label(i as u32 % 3);
+            park.timer_changed(i as u32 % 100);
+        }
+        for list in [&park.gone, &park.labels, &park.dirty_timers] {
+            assert!(list.capacity() <= 500, "{}", list.capacity());
+        }
+        (0..100).for_each(|id| assert!(park.dirty_timers.contains(&id)));
+    }
+
+    #[test]
+    fn labels_of_a_base_without_evd_are_told_nobody() {
+        let base = EventBase::local().unwrap();
+        let (a, _b) = UnixStream::pair().unwrap();
+        let event = Event::new(&base, a, What::READ, |e, _| drop(e.source().read(&mut [0]))).unwrap();
+        event.label("a label");
+        for _ in 0..100 {
+            event.add(None).unwrap();
+            event.label("another");
+            event.del().unwrap();
+        }
+        assert!(base.core().state.borrow().park.labels.is_empty());
     }
 }
