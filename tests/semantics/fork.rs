@@ -190,6 +190,7 @@ pub fn again(socket: &Path, at: &str) {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_child_forked_by_a_watcher_waits_for_nothing() {
     for at in 0..SETTINGS.len() {
@@ -197,6 +198,7 @@ fn a_child_forked_by_a_watcher_waits_for_nothing() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn the_child_of_a_fork_cannot_make_the_parents_base_readable() {
     for at in 0..SETTINGS.len() {
@@ -205,6 +207,7 @@ fn the_child_of_a_fork_cannot_make_the_parents_base_readable() {
 }
 
 /// Runs `child` in a fork, where it must not panic.
+#[cfg(unix)]
 fn in_child(child: impl FnOnce()) {
     // SAFETY: no other thread of this role runs meanwhile, so no lock is held by one that the child lacks.
     let pid = unsafe { libc::fork() };
@@ -212,7 +215,7 @@ fn in_child(child: impl FnOnce()) {
     if pid == 0 {
         // SAFETY: alarm takes a number. A child that hangs is a failure.
         unsafe { libc::alarm(10) };
-        let fine = catch_unwind(AssertUnwindSafe(child)).is_ok();
+        let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).is_ok();
         // SAFETY: _exit takes a number. Nothing of the test harness runs in the child.
         unsafe { libc::_exit(i32::from(!fine)) };
     }
@@ -222,12 +225,14 @@ fn in_child(child: impl FnOnce()) {
     assert_eq!(status, 0, "the child has failed");
 }
 
+#[cfg(unix)]
 fn own_base(socket: &Path, at: &str) -> EventBase {
     let setting = &SETTINGS[at.parse::<usize>().unwrap()];
     setting.builder_at(setting.remote.then_some(socket)).build().unwrap()
 }
 
 /// A role: watchers fork. In the child the loop ends, without a wait in which it would take what is the parent's.
+#[cfg(unix)]
 pub fn watcher(socket: &Path, at: &str) {
     for check in [false, true] {
         let base = own_base(socket, at);
@@ -257,13 +262,14 @@ pub fn watcher(socket: &Path, at: &str) {
         let result = base.dispatch();
         if std::process::id() != me {
             // SAFETY: _exit takes a number. Nothing of the test harness runs in the child.
-            unsafe { libc::_exit(i32::from(!matches!(result, Err(Error::Forked)))) };
+            unsafe { libc::_exit(i32::from(!matches!(result, Err(evd_client::Error::Forked)))) };
         }
         result.unwrap();
     }
 }
 
 /// A role: what has no result to be an error does nothing in the child.
+#[cfg(unix)]
 pub fn silent_in_child(socket: &Path, at: &str) {
     let base = own_base(socket, at);
     let stream = silent();

@@ -178,7 +178,7 @@ pub fn is_closed(mut stream: &Stream) -> bool {
 }
 
 /// The other end is gone, if need be as soon as no process that another test is just starting has a copy of it any more.
-pub fn closes(stream: &UnixStream) -> bool {
+pub fn closes(stream: &Stream) -> bool {
     let limit = Instant::now() + Duration::from_secs(30);
     while !is_closed(stream) {
         if Instant::now() >= limit {

@@ -18,7 +18,9 @@ const ROLES: &[(&str, Role)] = &[
     #[cfg(unix)]
     ("fork", fork::forks),
     ("again", fork::again),
+    #[cfg(unix)]
     ("watcher", fork::watcher),
+    #[cfg(unix)]
     ("silent", fork::silent_in_child),
 ];
 

@@ -62,6 +62,8 @@ const NOT_ON_WINDOWS: [(&str, &str); 11] = [
     ("events::regular_file_is_always_ready", "only sockets and handles can be watched"),
     ("events::the_changelist_notices_a_bad_fd_and_a_file_only_with_the_wait", "the changelist is epoll's"),
     ("fork::reinit_in_the_child_brings_everything_back_and_leaves_the_parent_alone", "there is no fork"),
+    ("fork::a_child_forked_by_a_watcher_waits_for_nothing", "there is no fork"),
+    ("fork::the_child_of_a_fork_cannot_make_the_parents_base_readable", "there is no fork"),
     (
         "privileged::a_program_with_more_rights_than_its_user_ignores_the_environment",
         "no program has more rights than who starts it",
