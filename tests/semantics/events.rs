@@ -8,7 +8,6 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::time::Duration;
 
 #[test]
 fn read_event_fires_once_or_stays_with_persist() {
@@ -457,6 +456,7 @@ fn an_event_with_an_fd_and_nothing_to_wait_for_is_a_timer() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn a_file_that_is_always_ready_and_never_closed_does_not_spin() {
     each_base(|base| {
@@ -471,6 +471,6 @@ fn a_file_that_is_always_ready_and_never_closed_does_not_spin() {
             base.handle().wake();
         });
         assert_eq!(base.dispatch().unwrap().ended, Ended::Break);
-        assert!(waits.borrow()[0] != Some(Duration::ZERO), "{:?}", waits.borrow());
+        assert!(waits.borrow()[0] != Some(std::time::Duration::ZERO), "{:?}", waits.borrow());
     });
 }

@@ -52,7 +52,7 @@ const NAMES: &str = "
 ";
 
 /// What is not run on Windows, and why.
-const NOT_ON_WINDOWS: [(&str, &str); 11] = [
+const NOT_ON_WINDOWS: [(&str, &str); 14] = [
     ("config::a_variable_turns_the_changelist_on_and_ignore_env_turns_it_off", "the changelist is epoll's"),
     ("config::the_changelist_tells_the_kernel_once_for_each_fd", "the changelist is epoll's"),
     (
@@ -61,6 +61,7 @@ const NOT_ON_WINDOWS: [(&str, &str); 11] = [
     ),
     ("events::regular_file_is_always_ready", "only sockets and handles can be watched"),
     ("events::the_changelist_notices_a_bad_fd_and_a_file_only_with_the_wait", "the changelist is epoll's"),
+    ("events::a_file_that_is_always_ready_and_never_closed_does_not_spin", "files are no sources there"),
     ("fork::reinit_in_the_child_brings_everything_back_and_leaves_the_parent_alone", "there is no fork"),
     ("fork::a_child_forked_by_a_watcher_waits_for_nothing", "there is no fork"),
     ("fork::the_child_of_a_fork_cannot_make_the_parents_base_readable", "there is no fork"),
