@@ -37,7 +37,7 @@ impl Held {
     /// How often a held name was triggered, or a held timer was due, since this was asked last; with that it is not readable any more.
     ///
     /// # Errors
-    /// It is neither.
+    /// `Os` with `InvalidInput`: it is neither an eventfd nor a timerfd; nothing was read of it. `Unsupported` elsewhere than on Linux.
     ///
     /// Source: eventfd(2), timerfd_create(2).
     pub fn take_count(&self) -> Result<u64, Error> {
