@@ -515,6 +515,11 @@ pub(crate) fn nanos(d: Duration) -> u64 {
     whole.and_then(|n| n.checked_add(u64::from(d.subsec_nanos()))).unwrap_or(u64::MAX)
 }
 
+/// The time `d` after `now`, or as late as can be counted.
+pub(crate) fn after(now: u64, d: Duration) -> u64 {
+    now.saturating_add(nanos(d))
+}
+
 /// The number from `low` to `high` that ends in the most zeros in binary.
 fn roundest(low: u64, high: u64) -> u64 {
     if low == 0 || low >= high {

@@ -3,6 +3,7 @@
 //! With an event base these are methods of [`EventBase`](crate::EventBase). [`take_or`] needs none: it makes a server's listener outlive the server with one line.
 
 use crate::Error;
+use crate::events::{self, after};
 use crate::line::{Incoming, Introduction, Line, Reply};
 use crate::link::PATIENCE;
 use crate::state::State;
@@ -229,7 +230,7 @@ impl HoldTarget for State {
 }
 
 fn nanos(ttl: Option<Duration>) -> u64 {
-    ttl.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX).max(1))
+    ttl.map_or(0, |t| events::nanos(t).max(1))
 }
 
 fn left(ttl: u64) -> Option<Duration> {
@@ -307,7 +308,7 @@ impl Short {
         };
         let line = Line::open(&evd_proto::path::socket_path(), &who)?;
         let mut short = Short { line, scratch: Scratch::new(), limits: (0, 1) };
-        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        let deadline = after(sys::monotonic_ns(), PATIENCE);
         loop {
             match short.receive()?.into_iter().next() {
                 Some(Incoming::Welcome(welcome)) => {
@@ -333,7 +334,7 @@ impl Short {
 
 impl HoldTarget for Short {
     fn request(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
-        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        let deadline = after(sys::monotonic_ns(), PATIENCE);
         let mut asked = None;
         loop {
             if asked.is_none() {

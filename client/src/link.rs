@@ -4,6 +4,7 @@
 //! the link is tried again with growing, jittered pauses, from inside the loop and never blocking it.
 
 use crate::Error;
+use crate::events::{after, nanos};
 use crate::line::{Incoming, Introduction, Line, Reply};
 use crate::state::{Bits, Place, Sender, State};
 use evd::backend::{Entry, Interest, Mode};
@@ -96,7 +97,7 @@ impl Link {
             who,
             phase: Phase::Off,
             state: LinkState::Local,
-            liveness: liveness.as_nanos() as u64,
+            liveness: nanos(liveness),
             next_check: 0,
             pause: SHORTEST_PAUSE,
             taken: Vec::new(),
@@ -177,7 +178,7 @@ impl State {
     /// Connects now and waits for the Welcome.
     pub fn connect_now(&mut self, patience: Duration) -> Result<(), Error> {
         let mut line = Line::open(&self.link.path, &self.link.who)?;
-        let deadline = sys::monotonic_ns() + patience.as_nanos() as u64;
+        let deadline = after(sys::monotonic_ns(), patience);
         let mut incoming = Vec::new();
         let mut scratch = Scratch::new();
         loop {
@@ -216,7 +217,7 @@ impl State {
             Phase::Pause(until) if *until <= now => match Line::open(&self.link.path, &self.link.who) {
                 Ok(line) => {
                     let ok = self.watch_link(&line, What::READ, Entry::New);
-                    let until = now + PATIENCE.as_nanos() as u64 * 5;
+                    let until = after(now, PATIENCE * 5);
                     self.link.phase = Phase::Greeting(line, until);
                     if !ok {
                         self.connect_later();
@@ -267,7 +268,7 @@ impl State {
             busy_checks: 0,
             want_write: false,
         }));
-        self.link.next_check = now + self.link.liveness;
+        self.link.next_check = now.saturating_add(self.link.liveness);
         self.link.say(LinkState::Up { base });
         self.park.start_session();
         let names: Vec<(u32, String)> = self.names.iter().map(|(id, n)| (*id, n.clone())).collect();
@@ -455,7 +456,7 @@ impl State {
 
     /// Sends a request and waits for its answer. Activations that come meanwhile are kept for the loop.
     pub fn ask(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
-        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        let deadline = after(sys::monotonic_ns(), PATIENCE);
         let mut asked = None;
         loop {
             let Some(up) = self.link.up() else { return Err(Error::Lost) };
