@@ -11,7 +11,7 @@ use crate::turn::{self, LoopFlags, Looped};
 use crate::{Error, Handle};
 use evd::backend::Features;
 use evd_proto::What;
-use evd_proto::reply::HoldInfo;
+use evd_proto::reply::{Code, HoldInfo, Refused};
 use evd_proto::request::Trigger;
 use evd_proto::sys::{self, AsFd, BorrowedFd, RawFd};
 use std::rc::Rc;
@@ -270,12 +270,14 @@ impl EventBase {
         })
     }
 
-    /// Makes the named user event active, for every subscriber of this user, in whatever process. It answers when they have it.
+    /// Makes the named user event active, for every subscriber of this user, in whatever process. It answers when they have it, and until then the calling thread
+    /// and its loop wait: at most 2 s, then the link is lost.
     ///
-    /// Without evd it reaches this base's own events only.
+    /// Without evd it reaches this base's own events only, and waits for nobody.
     ///
     /// # Errors
-    /// `BadName`; `Refused` if nobody has subscribed to it, and it is not held; `Lost`, `Forked`.
+    /// `BadName`; `Refused`, with [`Code::Unknown`](evd_proto::reply::Code::Unknown), if nobody has subscribed to it, and it is not held: at evd and without it. `Lost`: evd may
+    /// have done it or not, see [`Error::Lost`]. `Forked`.
     pub fn trigger(&self, name: &str) -> Result<Triggered, Error> {
         evd_proto::name::check(name).map_err(|e| Error::BadName(e.to_string()))?;
         let body = Trigger { name: name.to_owned() };
@@ -286,6 +288,9 @@ impl EventBase {
                 let mut state = self.core.state.borrow_mut();
                 let ids: Vec<u32> =
                     state.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| *id).collect();
+                if ids.is_empty() {
+                    return Err(unknown_name(name).into());
+                }
                 for &id in &ids {
                     state.activate(id, What::empty(), 1);
                 }
@@ -459,6 +464,12 @@ impl EventBase {
         }
         self.core.pollable.get().map(AsFd::as_fd).ok_or(Error::Lost)
     }
+}
+
+/// What evd says of a name that nobody has.
+fn unknown_name(name: &str) -> Refused {
+    let text = format!("nobody subscribed to the name {name:?}");
+    Refused { code: Code::Unknown, limit: 0, value: 0, text, ids: Vec::new() }
 }
 
 impl AsFd for EventBase {
