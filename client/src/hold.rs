@@ -326,7 +326,7 @@ impl Short {
     fn receive(&mut self) -> Result<Vec<Incoming>, Error> {
         let mut incoming = Vec::new();
         match self.line.receive(&mut self.scratch, &mut incoming) {
-            Err(_) if incoming.is_empty() => Err(Error::Lost),
+            Err(ended) if incoming.is_empty() => Err(ended.into()),
             _ => Ok(incoming),
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::events::{after, nanos};
-use crate::line::{Incoming, Introduction, Line, Reply};
+use crate::line::{Ended, Incoming, Introduction, Line, Reply};
 use crate::state::{Bits, Place, Sender, State};
 use evd::backend::{Entry, Interest, Mode};
 use evd_proto::What;
@@ -85,6 +85,8 @@ pub(crate) struct Link {
     pause: u64,
     /// Numbers of holds that have arrived here, as long as evd may not have heard of it.
     pub taken: Vec<u64>,
+    /// The link was lost because there was no fd left for what evd sent.
+    no_fds: bool,
     /// Told to the user when no callback is running.
     pub news: Vec<LinkState>,
     scratch: Option<Box<Scratch>>,
@@ -101,6 +103,7 @@ impl Link {
             next_check: 0,
             pause: SHORTEST_PAUSE,
             taken: Vec::new(),
+            no_fds: false,
             news: Vec::new(),
             scratch: None,
         }
@@ -120,6 +123,11 @@ impl Link {
             Phase::Up(up) => Some(up),
             _ => None,
         }
+    }
+
+    /// What a request gets that the link was lost under.
+    fn lost(&self) -> Error {
+        if self.no_fds { Ended::FdsLost.into() } else { Error::Lost }
     }
 
     /// Told as soon as something is sent.
@@ -377,7 +385,10 @@ impl State {
         self.take_incoming(incoming, &mut replies);
         if let Err(ended) = ended {
             match &self.link.phase {
-                Phase::Up(_) => self.lose(ended.to_string()),
+                Phase::Up(_) => {
+                    self.link.no_fds = matches!(ended, Ended::FdsLost);
+                    self.lose(ended.to_string());
+                }
                 Phase::Greeting(line, _) => {
                     self.base.unwatch(line.as_fd(), LINK_TOKEN);
                     self.connect_later();
@@ -458,8 +469,9 @@ impl State {
     pub fn ask(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
         let deadline = after(sys::monotonic_ns(), PATIENCE);
         let mut asked = None;
+        self.link.no_fds = false;
         loop {
-            let Some(up) = self.link.up() else { return Err(Error::Lost) };
+            let Some(up) = self.link.up() else { return Err(self.link.lost()) };
             if asked.is_none() {
                 asked = send(&mut up.line)?;
             }
@@ -471,7 +483,7 @@ impl State {
                     reply => Ok(reply),
                 };
             }
-            let Some(up) = self.link.up() else { return Err(Error::Lost) };
+            let Some(up) = self.link.up() else { return Err(self.link.lost()) };
             up.line.unsent |= asked.is_none();
             if let Err(e) = up.line.wait(deadline) {
                 if matches!(e, Error::TimedOut) {
