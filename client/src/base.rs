@@ -11,7 +11,7 @@ use crate::turn::{self, LoopFlags, Looped};
 use crate::{Error, Handle};
 use evd::backend::Features;
 use evd_proto::What;
-use evd_proto::reply::HoldInfo;
+use evd_proto::reply::{Code, HoldInfo, Refused};
 use evd_proto::request::Trigger;
 use evd_proto::sys::{self, AsFd, BorrowedFd, RawFd};
 use std::cell::RefCell;
@@ -266,7 +266,7 @@ impl EventBase {
     }
 
     /// Tells evd what is new, and waits until all of it has taken effect there: then every parked watch is armed and every name subscribed. Outside
-    /// a loop it first parks what is quiet, as a wait would.
+    /// a loop it first parks what is quiet, as a wait would. The calling thread waits for evd's answer, at most 2 s, and its loop with it.
     ///
     /// # Errors
     /// `NeedsEvd`, `Lost`, `Forked`.
@@ -281,12 +281,14 @@ impl EventBase {
         })
     }
 
-    /// Makes the named user event active, for every subscriber of this user, in whatever process. It answers when they have it.
+    /// Makes the named user event active, for every subscriber of this user, in whatever process. It answers when they have it, and until then the calling thread
+    /// and its loop wait: at most 2 s, then the link is lost.
     ///
-    /// Without evd it reaches this base's own events only.
+    /// Without evd it reaches this base's own events only, and waits for nobody.
     ///
     /// # Errors
-    /// `BadName`; `Refused` if nobody has subscribed to it, and it is not held; `Lost`, `Forked`.
+    /// `BadName`; `Refused`, with [`Code::Unknown`](evd_proto::reply::Code::Unknown), if nobody has subscribed to it, and it is not held: at evd and without it. `Lost`: evd may
+    /// have done it or not, see [`Error::Lost`]. `Forked`.
     pub fn trigger(&self, name: &str) -> Result<Triggered, Error> {
         evd_proto::name::check(name).map_err(|e| Error::BadName(e.to_string()))?;
         let body = Trigger { name: name.to_owned() };
@@ -297,6 +299,9 @@ impl EventBase {
                 let mut state = self.core.state.borrow_mut();
                 let ids: Vec<u32> =
                     state.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| *id).collect();
+                if ids.is_empty() {
+                    return Err(unknown_name(name).into());
+                }
                 for &id in &ids {
                     state.activate(id, What::empty(), 1);
                 }
@@ -307,10 +312,35 @@ impl EventBase {
         }
     }
 
-    /// Gives evd a copy of `fd` to keep for whoever of this user takes it by `name`, also after this process has died. `ttl` of `None`: until then.
+    /// Gives evd a copy of `fd` to keep for whoever of this user takes it by `name`, also after this process has died. After `ttl` it is let go: `None` means never,
+    /// zero at once.
+    ///
+    /// This and all that follows up to [`EventBase::drop_held`] waits for evd's answer, at most 2 s, and the loop of this thread waits with it; without an answer the link is lost.
+    ///
+    /// Where evd holds in memory only (`evctl status` says so), what it held is gone when evd ends, also if this process still has it. Nothing is held again by itself: do
+    /// it in [`EventBase::on_link`] when the link is up again.
     ///
     /// # Errors
-    /// `NeedsEvd`, `BadName`, `Refused` (the name is taken, a limit), `Lost`, `Forked`.
+    /// `NeedsEvd`, `BadName`, `Refused` (the name is taken, a limit), `Forked`. `Lost`: it may be held or not, or be held later, see [`Error::Lost`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use evd_client::{EventBase, LinkState};
+    /// use std::net::TcpListener;
+    ///
+    /// let base = EventBase::connect()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// base.hold_anew("web", &listener, b"", None)?;
+    /// base.on_link(move |base, link| {
+    ///     if let LinkState::Up { .. } = link {
+    ///         // Perhaps a new evd, which knows nothing of it.
+    ///         if let Err(e) = base.hold_anew("web", &listener, b"", None) {
+    ///             eprintln!("the listener is not held: {e}");
+    ///         }
+    ///     }
+    /// });
+    /// # Ok::<(), evd_client::Error>(())
+    /// ```
     pub fn hold(
         &self,
         name: &str,
@@ -335,10 +365,10 @@ impl EventBase {
         self.with_evd(|state| state.hold(name, fd.as_fd(), attachment, ttl, true))
     }
 
-    /// Takes a held fd. If this process dies before it has arrived, it is still held.
+    /// Takes a held fd. If this process dies before it has arrived, it is still held. Waits for evd as [`EventBase::hold`] does.
     ///
     /// # Errors
-    /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Lost`, `Forked`.
+    /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Forked`. `Lost`, and `Os` if this process has no fd left for it: it is still held.
     pub fn take(&self, name: &str) -> Result<Held, Error> {
         self.with_evd(|state| state.take(name, false))
     }
@@ -397,7 +427,7 @@ impl EventBase {
     /// for it while the rest is still coming. `each` is called for each as it comes, and may use the base. Returns how many came.
     ///
     /// # Errors
-    /// `NeedsEvd`, `Lost`, `Forked`. What came before is the caller's; the rest is still held.
+    /// `NeedsEvd`, `Lost`, `Os` (no fd left for them), `Forked`. What came before is the caller's; the rest is still held.
     pub fn take_all(&self, prefix: &str, mut each: impl FnMut(String, Held)) -> Result<usize, Error> {
         let mut count = 0;
         loop {
@@ -418,7 +448,7 @@ impl EventBase {
         self.with_evd(|state| state.take(name, true))
     }
 
-    /// What is held for this user.
+    /// What is held for this user. Waits for evd as [`EventBase::hold`] does.
     ///
     /// # Errors
     /// `NeedsEvd`, `Lost`, `Forked`.
@@ -426,10 +456,10 @@ impl EventBase {
         self.with_evd(HoldTarget::list)
     }
 
-    /// Lets a held fd go.
+    /// Lets a held fd go. Waits for evd as [`EventBase::hold`] does.
     ///
     /// # Errors
-    /// `NeedsEvd`, `Refused` (nothing is held under this name), `Lost`, `Forked`.
+    /// `NeedsEvd`, `Refused` (nothing is held under this name), `Forked`. `Lost`: it may still be held or not, see [`Error::Lost`].
     pub fn drop_held(&self, name: &str) -> Result<(), Error> {
         self.with_evd(|state| state.drop_held(name))
     }
@@ -470,6 +500,12 @@ impl EventBase {
         }
         self.core.pollable.get().map(AsFd::as_fd).ok_or(Error::Lost)
     }
+}
+
+/// What evd says of a name that nobody has.
+fn unknown_name(name: &str) -> Refused {
+    let text = format!("nobody subscribed to the name {name:?}");
+    Refused { code: Code::Unknown, limit: 0, value: 0, text, ids: Vec::new() }
 }
 
 impl AsFd for EventBase {

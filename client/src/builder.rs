@@ -1,5 +1,6 @@
 //! `Builder`: libevent's `event_config`, and where evd is.
 
+use crate::events::nanos;
 use crate::line::Introduction;
 use crate::link::{Link, LinkState, PATIENCE};
 use crate::mailbox::Shared;
@@ -143,7 +144,7 @@ impl Builder {
         callbacks: Option<u64>,
         min_priority: usize,
     ) -> Builder {
-        self.limits.interval = interval.map_or(u64::MAX, crate::events::nanos);
+        self.limits.interval = interval.map_or(u64::MAX, nanos);
         self.limits.callbacks = callbacks.unwrap_or(u64::MAX);
         self.limits.min_priority = min_priority;
         self
@@ -202,11 +203,9 @@ impl Builder {
             require: self.config.require.bits(),
         };
         let link = Link::new(self.socket.unwrap_or_else(path::socket_path), who, self.liveness);
-        let linger = if self.wanted == Wanted::Local {
-            u64::MAX
-        } else {
-            crate::events::nanos(self.linger).min(NEVER_QUIET)
-        };
+        // The last value means that nothing is parked at all.
+        let linger = nanos(self.linger).min(NEVER_QUIET);
+        let linger = if self.wanted == Wanted::Local { u64::MAX } else { linger };
         let mut state = State {
             base,
             events: Slab::new(),

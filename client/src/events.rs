@@ -207,6 +207,17 @@ impl State {
         self.note_most();
     }
 
+    /// The user asks for it. Of a signal only those that came add up while it is active: what is asked for is as in libevent.
+    pub fn activate_by_hand(&mut self, id: u32, res: What, calls: u32) {
+        let slot = self.slot_mut(id);
+        let signal = matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_));
+        if signal && slot.is(Bits::ACTIVE) {
+            slot.res |= res;
+        } else {
+            self.activate(id, res, calls);
+        }
+    }
+
     /// As [`State::activate`], and the caller keeps the high-water marks: while a wait's reports are taken in, activations only add up.
     #[inline]
     pub fn activate_quietly(&mut self, id: u32, res: What, calls: u32) {
@@ -268,13 +279,13 @@ impl State {
         if slot.is(Bits::INSERTED) {
             what |= slot.what & (What::IO | What::SIGNAL);
         }
-        if slot.is(Bits::ACTIVE) {
+        if slot.is(Bits::ACTIVE | Bits::LATER) {
             what |= slot.res;
         }
         if slot.timer.is_some() {
             what |= What::TIMEOUT;
         }
-        what & asked
+        what & asked & (What::IO | What::SIGNAL | What::TIMEOUT)
     }
 
     fn set_timer(&mut self, id: u32, deadline: u64) {
@@ -522,6 +533,11 @@ impl State {
 pub(crate) fn nanos(d: Duration) -> u64 {
     let whole = d.as_secs().checked_mul(1_000_000_000);
     whole.and_then(|n| n.checked_add(u64::from(d.subsec_nanos()))).unwrap_or(u64::MAX)
+}
+
+/// The time `d` after `now`, or as late as can be counted.
+pub(crate) fn after(now: u64, d: Duration) -> u64 {
+    now.saturating_add(nanos(d))
 }
 
 /// The number from `low` to `high` that ends in the most zeros in binary.

@@ -70,8 +70,19 @@ impl std::fmt::Display for Ended {
         match self {
             Ended::Closed => f.write_str("evd closed the connection"),
             Ended::Protocol(e) => write!(f, "evd broke the protocol: {e}"),
-            Ended::FdsLost => f.write_str("no fds left to receive what evd sent"),
+            Ended::FdsLost => f.write_str(
+                "this process has no fd left for what evd sent (RLIMIT_NOFILE, or the system's limit)",
+            ),
             Ended::Os(e) => write!(f, "the connection to evd failed: {e}"),
+        }
+    }
+}
+
+impl From<Ended> for Error {
+    fn from(ended: Ended) -> Error {
+        match ended {
+            Ended::FdsLost => Error::Os(io::Error::other(ended.to_string())),
+            _ => Error::Lost,
         }
     }
 }
@@ -203,7 +214,9 @@ impl Line {
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(Ended::Closed),
             Err(e) => return Err(Ended::Os(e)),
         };
-        while let Some(mut frame) = frames.next().map_err(Ended::Protocol)? {
+        // Then a frame that lacks some is not evd's fault.
+        let broken = |e| if fill == Fill::FdsLost { Ended::FdsLost } else { Ended::Protocol(e) };
+        while let Some(mut frame) = frames.next().map_err(broken)? {
             let serial = frame.header.serial;
             let incoming = match frame.header.kind {
                 Kind::Welcome => frame.read().map(Incoming::Welcome),

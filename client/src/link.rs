@@ -4,7 +4,8 @@
 //! the link is tried again with growing, jittered pauses, from inside the loop and never blocking it.
 
 use crate::Error;
-use crate::line::{Incoming, Introduction, Line, Reply};
+use crate::events::{after, nanos};
+use crate::line::{Ended, Incoming, Introduction, Line, Reply};
 use crate::state::{Bits, Place, Sender, State};
 use evd::backend::{Entry, Interest, Mode};
 use evd_proto::What;
@@ -84,6 +85,8 @@ pub(crate) struct Link {
     pause: u64,
     /// Numbers of holds that have arrived here, as long as evd may not have heard of it.
     pub taken: Vec<u64>,
+    /// The link was lost because there was no fd left for what evd sent.
+    no_fds: bool,
     /// Told to the user when no callback is running.
     pub news: Vec<LinkState>,
     scratch: Option<Box<Scratch>>,
@@ -96,10 +99,11 @@ impl Link {
             who,
             phase: Phase::Off,
             state: LinkState::Local,
-            liveness: liveness.as_nanos() as u64,
+            liveness: nanos(liveness),
             next_check: 0,
             pause: SHORTEST_PAUSE,
             taken: Vec::new(),
+            no_fds: false,
             news: Vec::new(),
             scratch: None,
         }
@@ -119,6 +123,11 @@ impl Link {
             Phase::Up(up) => Some(up),
             _ => None,
         }
+    }
+
+    /// What a request gets that the link was lost under.
+    fn lost(&self) -> Error {
+        if self.no_fds { Ended::FdsLost.into() } else { Error::Lost }
     }
 
     /// Told as soon as something is sent.
@@ -177,7 +186,7 @@ impl State {
     /// Connects now and waits for the Welcome.
     pub fn connect_now(&mut self, patience: Duration) -> Result<(), Error> {
         let mut line = Line::open(&self.link.path, &self.link.who)?;
-        let deadline = sys::monotonic_ns().saturating_add(crate::events::nanos(patience));
+        let deadline = after(sys::monotonic_ns(), patience);
         let mut incoming = Vec::new();
         let mut scratch = Scratch::new();
         loop {
@@ -216,7 +225,7 @@ impl State {
             Phase::Pause(until) if *until <= now => match Line::open(&self.link.path, &self.link.who) {
                 Ok(line) => {
                     let ok = self.watch_link(&line);
-                    let until = now + PATIENCE.as_nanos() as u64 * 5;
+                    let until = after(now, PATIENCE * 5);
                     self.link.phase = Phase::Greeting(line, until);
                     if !ok {
                         self.connect_later();
@@ -266,7 +275,7 @@ impl State {
             busy_checks: 0,
             want_write: false,
         }));
-        self.link.next_check = now + self.link.liveness;
+        self.link.next_check = now.saturating_add(self.link.liveness);
         self.link.say(LinkState::Up { base });
         self.park.start_session();
         let names: Vec<(u32, String)> = self.names.iter().map(|(id, n)| (*id, n.clone())).collect();
@@ -378,7 +387,10 @@ impl State {
         self.take_incoming(incoming, &mut replies);
         if let Err(ended) = ended {
             match &self.link.phase {
-                Phase::Up(_) => self.lose(ended.to_string()),
+                Phase::Up(_) => {
+                    self.link.no_fds = matches!(ended, Ended::FdsLost);
+                    self.lose(ended.to_string());
+                }
                 Phase::Greeting(line, _) => {
                     self.base.unwatch(line.as_fd(), LINK_TOKEN);
                     self.connect_later();
@@ -462,10 +474,11 @@ impl State {
 
     /// Sends a request and waits for its answer. Activations that come meanwhile are kept for the loop.
     pub fn ask(&mut self, send: impl Fn(&mut Line) -> Result<Option<u64>, Error>) -> Result<Reply, Error> {
-        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        let deadline = after(sys::monotonic_ns(), PATIENCE);
         let mut asked = None;
+        self.link.no_fds = false;
         loop {
-            let Some(up) = self.link.up() else { return Err(Error::Lost) };
+            let Some(up) = self.link.up() else { return Err(self.link.lost()) };
             if asked.is_none() {
                 asked = send(&mut up.line)?;
             }
@@ -477,7 +490,7 @@ impl State {
                     reply => Ok(reply),
                 };
             }
-            let Some(up) = self.link.up() else { return Err(Error::Lost) };
+            let Some(up) = self.link.up() else { return Err(self.link.lost()) };
             up.line.unsent |= asked.is_none();
             if let Err(e) = up.line.wait(deadline) {
                 if matches!(e, Error::TimedOut) {

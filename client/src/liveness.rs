@@ -1,5 +1,6 @@
 //! Whether evd still runs: asked of the kernel, which costs evd nothing, and of evd itself only where that does not tell.
 
+use crate::events::after;
 use crate::link::PATIENCE;
 use crate::state::State;
 use evd_proto::sys::{self, ProcessState};
@@ -16,7 +17,7 @@ impl State {
     /// Asks the kernel whether evd's thread still runs: that costs evd nothing. Where it can't be seen, and where it looks stuck, evd is asked itself.
     pub fn check_alive(&mut self, now: u64) {
         let liveness = self.link.liveness;
-        self.link.next_check = now + liveness;
+        self.link.next_check = now.saturating_add(liveness);
         let Some(up) = self.link.up() else { return };
         let state = if up.visible {
             sys::process_state(up.welcome.pid, up.welcome.tid)
@@ -35,7 +36,7 @@ impl State {
                 up.busy_checks >= 2
             }
             ProcessState::Unknown => {
-                self.link.next_check = now + liveness * 5;
+                self.link.next_check = now.saturating_add(liveness.saturating_mul(5));
                 true
             }
         };
@@ -50,7 +51,7 @@ impl State {
         if let Some(up) = self.link.up() {
             if up.sync.is_none() {
                 if let Ok(serial) = up.line.post_sync() {
-                    up.sync = Some((serial, now + PATIENCE.as_nanos() as u64));
+                    up.sync = Some((serial, after(now, PATIENCE)));
                 }
             }
         }

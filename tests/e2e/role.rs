@@ -19,6 +19,7 @@ const ROLES: &[(&str, Role)] = &[
     ("guest", embedded::guest),
     ("host", embedded::host),
     ("greedy", shortage::greedy),
+    ("without_fds", shortage::without_fds),
     ("by_environment", refusals::by_environment),
     ("shut_out", refusals::shut_out),
     ("turned_away", refusals::turned_away),

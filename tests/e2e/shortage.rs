@@ -8,6 +8,7 @@ use evd_proto::frame::Kind;
 use evd_proto::reply::{Code, Refused};
 use evd_proto::sys::{self, Wake};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -240,4 +241,43 @@ fn an_evd_that_can_not_accept_does_not_spin() {
     until(&base, "all is well", || is_up(&base));
     park(&base, 5);
     mine.all_get_a_byte(&base);
+}
+
+#[test]
+fn a_client_without_fds_is_told_so_and_what_it_takes_stays_held() {
+    let evd = evd();
+    let base = base(&evd);
+    let (near, _far) = pair();
+    base.hold("wanted", &near, b"", None).unwrap();
+    let process = Process::start("without_fds", &evd.path(), &[]);
+    process.says("it has it");
+    process.ends();
+}
+
+/// A role: takes something while it has no fd left for it, and once more.
+pub fn without_fds(socket: &Path, _: &[&str]) {
+    let base = base_at(socket, "without_fds");
+    let links = links(&base);
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `old` is writable for the call.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut old) }, 0);
+    let limit = |files: u64| {
+        let new = libc::rlimit { rlim_cur: files, ..old };
+        // SAFETY: `new` is live for the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &new) }, 0);
+    };
+    // The lowest number that is free: all below it are used.
+    let free = sys::reserve_fd().unwrap().as_raw_fd();
+    limit(free as u64);
+    match base.take("wanted") {
+        Err(Error::Os(e)) => assert!(e.to_string().contains("RLIMIT_NOFILE"), "{e}"),
+        other => panic!("{other:?}"),
+    }
+    let why = why_away(&base);
+    assert!(why.contains("RLIMIT_NOFILE"), "{why}");
+    limit(old.rlim_cur);
+    until(&base, "evd is found again", || is_up(&base));
+    assert_eq!(links.borrow().len(), 2, "{links:?}");
+    eventually("evd knows that it has not arrived", || base.take("wanted").is_ok());
+    say("it has it");
 }

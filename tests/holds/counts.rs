@@ -56,6 +56,7 @@ fn a_held_name_counts_what_nobody_hears_also_over_kills() {
     let (fd, _thing) = thing(0, "x");
     heir.hold("mail", &fd, b"", None).unwrap();
     assert!(matches!(heir.trigger("mail"), Err(Error::Refused(_))));
+    assert!(matches!(heir.take_copy("mail").unwrap().take_count(), Err(Error::Os(_))));
     heir.drop_held("mail").unwrap();
     drop((heir, fd));
     eventually("nothing is left", || keeper.fds() == rest);

@@ -1,7 +1,8 @@
 //! Events made active by hand: `event_active`, `evuser_trigger`, `event_base_active_by_fd`, `event_base_active_by_signal`.
 
 use crate::parts::*;
-use evd_client::{Counted, Ended, Event, What};
+use evd_client::{Counted, Ended, Error, Event, What};
+use evd_proto::reply::Code;
 use evd_proto::sys::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -108,9 +109,33 @@ fn active_times_is_how_often_a_signals_callback_runs_also_none() {
         let user = Event::user(base, counts(&runs)).unwrap();
         user.active_times(What::READ, 7).unwrap();
         assert_eq!(once(base).callbacks, 1, "it means nothing for others");
-        signal.active_times(What::SIGNAL, 1).unwrap();
-        signal.active_times(What::SIGNAL, 1).unwrap();
-        assert_eq!(once(base).callbacks, 2);
+        signal.active_times(What::SIGNAL, 2).unwrap();
+        signal.active_times(What::READ, 4).unwrap();
+        assert_eq!(once(base).callbacks, 2, "while it is active the number is not changed");
+        // What really came is added, also to that.
+        signal.add(None).unwrap();
+        signal.active_times(What::SIGNAL, 2).unwrap();
+        base.active_by_signal(libc::SIGURG);
+        assert_eq!(once(base).callbacks, 3);
+    });
+}
+
+#[test]
+fn a_name_that_nobody_has_is_refused_and_ones_own_is_reached() {
+    each_base(|base| {
+        let nobody = "activation:nobody";
+        match base.trigger(nobody) {
+            Err(Error::Refused(why)) => {
+                assert!(why.code == Code::Unknown && why.text.contains(nobody), "{why:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let runs = Count::default();
+        let named = Event::named(base, "activation:own", counts(&runs)).unwrap();
+        assert!(base.trigger("activation:own").is_err(), "it is not added");
+        named.add(None).unwrap();
+        assert_eq!(base.trigger("activation:own").unwrap().reached, 1);
+        until(base, "it is called", || runs.get() == 1);
     });
 }
 

@@ -2,7 +2,8 @@
 
 use crate::parts::*;
 use crate::role;
-use evd_client::{Error, Event, EventBase, Features, What};
+use evd_client::{Error, Event, EventBase, Features, LinkState, What};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -239,4 +240,38 @@ fn times_without_an_end_may_be_asked_for() {
             assert!(event.pending(What::READ).contains(What::READ));
         },
     );
+}
+
+#[test]
+fn a_duration_without_end_is_no_overflow_anywhere() {
+    let max = Duration::MAX;
+    let endless =
+        |b: evd_client::Builder| b.patience(max).linger(max).liveness(max).max_dispatch(Some(max), None, 0);
+    each_base_with(endless, |base| {
+        let log = Log::default();
+        base.on_slow(max, |_, _| panic!("nothing is that slow"));
+        base.common_timeout(max).unwrap();
+        let (near, far) = pair();
+        let event = Event::new(base, near, READ, log.says("read")).unwrap();
+        event.set_slack(max);
+        event.add(Some(max)).unwrap();
+        let timer = Event::timer(base, What::PERSIST, log.says("timer")).unwrap();
+        timer.add(Some(max)).unwrap();
+        base.handle().add(timer.key(), Some(max));
+        let boot = Event::boot_timer(base, |_| panic!("it is not due")).unwrap();
+        boot.set_after(max).unwrap();
+        base.once(silent(), What::READ, Some(max), |_, _| panic!("nothing came")).unwrap();
+        base.once_after(max, |_| panic!("it is not due")).unwrap();
+        base.loopexit(Some(max)).unwrap();
+        round(base);
+        park(base, 1);
+        (&far).write_all(b"x").unwrap();
+        until(base, "it is read", || log.take() == ["read READ"]);
+        round(base);
+        if matches!(base.link(), LinkState::Up { .. }) {
+            base.hold_timer("endless", max, Some(max), Some(max)).unwrap();
+            base.hold_anew("endless", &far, b"", Some(max)).unwrap();
+            assert!(base.take("endless").unwrap().ttl > Some(LONG));
+        }
+    });
 }

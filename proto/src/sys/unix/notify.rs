@@ -34,7 +34,7 @@ pub fn notify(to: &OsStr, text: &str, fds: &[RawFd], patience: Duration) -> io::
         }
         _ => socket.connect(to)?,
     }
-    let until = monotonic_ns().saturating_add(patience.as_nanos() as u64);
+    let until = monotonic_ns().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
     loop {
         match send(socket.as_fd(), text.as_bytes(), fds) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

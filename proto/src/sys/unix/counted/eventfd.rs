@@ -2,9 +2,9 @@
 //!
 //! Source: eventfd(2), timerfd_create(2), proc_pid_fdinfo(5).
 
-use crate::sys::What;
 use crate::sys::unix::file::own;
-use crate::sys::unix::{PollFd, cvt, cvt_size, poll};
+use crate::sys::unix::{PollFd, cvt, cvt_size, look, poll};
+use crate::sys::{FileKind, What};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -63,8 +63,15 @@ pub fn count_up(counter: BorrowedFd<'_>) -> io::Result<()> {
 /// Takes what a counter or a timer has counted; it is zero then.
 ///
 /// # Errors
-/// It is neither.
+/// `InvalidInput`: it is neither, and nothing was read.
 pub fn take_count(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let kind = look(fd)?.kind;
+    // Without /proc files without a name are not told apart; those that don't count refuse to give 8 bytes.
+    if !matches!(kind, FileKind::EventFd | FileKind::TimerFd | FileKind::Other) {
+        let kind = format!("{kind:?}").to_lowercase();
+        let text = format!("only an eventfd or a timerfd counts, and this is a {kind}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let mut look = [PollFd::new(fd.as_raw_fd(), What::READ)];
     if poll(&mut look, Some(Duration::ZERO))? == 0 {
         return Ok(0);
@@ -106,6 +113,21 @@ mod tests {
         }
         assert_eq!(look_at_count(counter.as_fd()), 20);
         assert_eq!((take_count(counter.as_fd()).unwrap(), take_count(counter.as_fd()).unwrap()), (20, 0));
+    }
+
+    #[test]
+    fn what_counts_nothing_is_refused_and_not_read() {
+        use std::io::{Read, Write};
+        let (mut near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        far.write_all(b"precious").unwrap();
+        let refused = take_count(near.as_fd()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        assert!(refused.to_string().contains("socket"), "{refused}");
+        let mut got = [0; 8];
+        near.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"precious");
+        // Also where there is nothing to be read.
+        assert!(take_count(near.as_fd()).is_err());
     }
 
     #[test]
