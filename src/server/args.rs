@@ -6,6 +6,7 @@ use super::{keeper, log};
 use clap::{Parser, ValueEnum};
 use evd_proto::path;
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// How much is logged.
@@ -81,7 +82,9 @@ pub fn main() -> ExitCode {
     match run(args) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
+            // There is nowhere to say that stderr is gone.
+            let text = evd_proto::name::printable(&e.to_string());
+            let _ = writeln!(std::io::stderr(), "evd: {text}");
             ExitCode::from(e.exit_code())
         }
     }

@@ -149,7 +149,7 @@ impl Builder {
         if let Err(e) = sys::raise_open_files() {
             log::warn!("can't raise the limit on open files: {e}");
         }
-        sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
+        sys::ignore_signals().map_err(Error::os("ignore signals"))?;
         let access = self.access()?;
         let mut base = new_base()?;
         for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {

@@ -22,9 +22,9 @@ use std::process::ExitCode;
 /// Fds that are kept, at most; or one in so many that the keeper may open: while evd is started each is open three times.
 const MOST: usize = 4096;
 const PART: usize = 4;
-/// How long evd is away at least when it has died, in nanoseconds; doubled each time that it did not get to work, but for the first times.
+/// How long evd is away at least when it has died again before it got to work, in nanoseconds; doubled each time but for the first times.
 const PAUSE: u64 = 20_000_000;
-const LONGEST_PAUSE: u64 = 1_000_000_000;
+const LONGEST_PAUSE: u64 = 5_000_000_000;
 const PATIENCE: u32 = 5;
 /// Who dies sooner than this after it was ready did not get to work.
 const LIVES: u64 = 100_000_000;
@@ -65,7 +65,7 @@ pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
     if let Err(e) = sys::raise_open_files() {
         log::warn!("can't raise the limit on open files: {e}");
     }
-    sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
+    sys::ignore_signals().map_err(Error::os("ignore signals"))?;
     let mut base = new_base()?;
     for signo in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
         base.add_signal(signo).map_err(Error::os("catch signals"))?;
@@ -125,8 +125,7 @@ impl Keeper {
                     Activation::Signal(set) if set.signo != libc::SIGCHLD => self.pass_on(set.signo, set.pid),
                     Activation::Timer { .. } if self.child.is_none() && !self.ending => {
                         if let Err(e) = self.start() {
-                            log::error!("can't start evd: {e}");
-                            self.start_later();
+                            self.start_later(&format!("can't start evd: {e}"));
                         }
                     }
                     _ => {}
@@ -168,19 +167,19 @@ impl Keeper {
         if self.ending || is_final {
             return Ok(Some(ExitCode::from(status)));
         }
-        log::error!("evd ended {text}; it is started again with {} kept fds", self.kept.len());
         let worked = self.ready.is_some_and(|since| sys::monotonic_ns().saturating_sub(since) >= LIVES);
         if worked {
             self.failures = 0;
         }
-        self.start_later();
+        self.start_later(&format!("evd ended {text}"));
         Ok(None)
     }
 
-    fn start_later(&mut self) {
-        let doubled = self.failures.saturating_sub(PATIENCE).min(20);
-        let pause = (PAUSE << doubled).min(LONGEST_PAUSE);
-        self.failures += 1;
+    fn start_later(&mut self, why: &str) {
+        let pause = pause(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        let when = if pause == 0 { "at once".to_owned() } else { format!("in {} ms", pause / 1_000_000) };
+        log::error!("{why}; it is started again {when} with {} kept fds", self.kept.len());
         let at = self.base.refresh_now().saturating_add(pause);
         self.base.set_timer(None, at, 0);
     }
@@ -226,5 +225,27 @@ impl Keeper {
             self.kept.extend(fds.into_iter().take(room).map(|fd| (name.to_owned(), fd)));
         }
         // What was not kept is closed here: that is also the answer to BARRIER.
+    }
+}
+
+/// How long evd is not started after it has failed so often in a row before, in nanoseconds.
+fn pause(failures: u32) -> u64 {
+    match failures {
+        // Who had got to work is missed.
+        0 => 0,
+        n => (PAUSE << n.saturating_sub(PATIENCE).min(20)).min(LONGEST_PAUSE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_start_is_at_once_and_the_pauses_grow_to_a_bound() {
+        let pauses: Vec<u64> = (0..100).map(pause).collect();
+        assert_eq!((pauses[0], pauses[1], pauses[PATIENCE as usize]), (0, PAUSE, PAUSE));
+        assert!(pauses.is_sorted() && pauses[6] > PAUSE);
+        assert_eq!((pauses[99], pause(u32::MAX)), (LONGEST_PAUSE, LONGEST_PAUSE));
     }
 }

@@ -248,3 +248,49 @@ fn a_keeper_that_is_told_to_end_at_any_moment_ends() {
         assert!(status.success(), "{status}: {}", std::fs::read_to_string(dir.0.join("log")).unwrap());
     }
 }
+
+/// It may write files of so many bytes.
+fn limit_file_size(c: &mut std::process::Command, bytes: u64) {
+    use std::os::unix::process::CommandExt;
+    let limit = move || {
+        let lim = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: `lim` is live for the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &lim) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+    unsafe { c.pre_exec(limit) };
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_refuses_holds_and_ends_nobody() {
+    let keeper = Keeper::start_with(|c| limit_file_size(c, 0));
+    let pid = keeper.evd();
+    let mut raw = keeper.session();
+    let (fd, thing) = thing(0, "x");
+    let got = ask(&mut raw, &hold("a", b"", 0, false), &[fd.as_raw_fd()]).unwrap();
+    assert_eq!(got.read::<Refused>().code, Code::System);
+    drop(fd);
+    eventually("it is closed", || !thing.is_open());
+    assert!(list(&mut raw).unwrap().is_empty());
+    assert!(pid.is_some());
+    assert_eq!(keeper.evd(), pid);
+}
+
+#[test]
+fn an_evd_that_ends_at_once_is_started_more_and_more_slowly() {
+    let keeper = Keeper::start_replaceable(|_| {});
+    keeper.replace("[ -e \"$0.bad\" ] && kill -KILL $$");
+    let bad = keeper.dir.0.join("evd.bad");
+    std::fs::write(&bad, "").unwrap();
+    let begin = Instant::now();
+    sys::send_signal(keeper.evd().unwrap(), libc::SIGKILL).unwrap();
+    eventually("it was started often", || keeper.log().contains("again in 320 ms"));
+    assert!(begin.elapsed() >= Duration::from_millis(5 * 20 + 40 + 80 + 160));
+    let log = keeper.log();
+    let pauses: Vec<&str> =
+        log.lines().filter_map(|l| Some(l.split_once("again in ")?.1.split_once(' ')?.0)).collect();
+    assert_eq!(pauses[..9], ["20", "20", "20", "20", "20", "40", "80", "160", "320"], "{log}");
+    std::fs::remove_file(&bad).unwrap();
+    keeper.back();
+}

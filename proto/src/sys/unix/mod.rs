@@ -89,7 +89,7 @@ pub use process::{
     resident_bytes, send_signal, thread_name,
 };
 pub use signals::{
-    SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope, is_signal, signal_name, signal_number,
+    SignalSet, Signals, daemon_scope_allowed, ignore_signals, is_signal, signal_name, signal_number,
 };
 pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups,
