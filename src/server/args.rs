@@ -54,8 +54,8 @@ pub struct Args {
     pub workers_per_uid: u16,
     /// Keep the socket and what is held over evd's own end, without a service manager
     ///
-    /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies. SIGTERM to it ends both, and then
-    /// what is held goes. On Linux only.
+    /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies, or hangs
+    /// for 10 s. SIGTERM to it ends both, and then what is held goes. On Linux only.
     #[arg(long)]
     pub keeper: bool,
     /// Keep what evd does not need once it runs: exec, mount and other system calls

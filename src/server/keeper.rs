@@ -4,6 +4,8 @@
 //! stores, and passes them with the socket to the next evd when one dies. It never reads what clients send, and does not know what it keeps, so there is
 //! little that could end it. evd itself has one way, whoever its service manager is.
 //!
+//! As a service manager it also ends an evd that hangs: one that does not say in time that it lives (its watchdog, see `watchdog`), gets ready or ends is killed.
+//!
 //! Only the child's own words count, by the credentials that the kernel gives. A signal to end is passed on, and then the keeper ends as evd does, with all it keeps.
 
 use super::builder::{Builder, new_base};
@@ -28,6 +30,15 @@ const LONGEST_PAUSE: u64 = 5_000_000_000;
 const PATIENCE: u32 = 5;
 /// Who dies sooner than this after it was ready did not get to work.
 const LIVES: u64 = 100_000_000;
+/// How long evd may say nothing of being alive, as in the units (`WatchdogSec=`), in nanoseconds; `WATCHDOG_USEC` of the keeper's environment goes before it.
+const SILENCE: u64 = 10_000_000_000;
+/// How long evd may take until it is ready (`TimeoutStartSec=`), and to end when it is told to (`TimeoutStopSec=`).
+const STARTS: u64 = 10_000_000_000;
+const ENDS: u64 = 5_000_000_000;
+/// Who looks so much later than it was due, in nanoseconds, was not running.
+const LATE: u64 = 100_000_000;
+/// The timer after which evd is started again. Those after which it is looked at are numbered from 1 on.
+const AGAIN: u64 = 0;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 struct Keeper {
@@ -45,6 +56,11 @@ struct Keeper {
     ever_ready: bool,
     /// How often in a row evd did not get to work.
     failures: u32,
+    /// How long the child may say nothing.
+    silence: u64,
+    /// When the child is killed, if it says nothing until then; and the number of the timer for that, which is the last one.
+    due: u64,
+    look: u64,
     /// Somebody wants it to end.
     ending: bool,
 }
@@ -91,6 +107,9 @@ pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
         ready: None,
         ever_ready: false,
         failures: 0,
+        silence: silence(std::env::var("WATCHDOG_USEC").ok().as_deref()),
+        due: 0,
+        look: AGAIN,
         ending: false,
     };
     keeper.start().map_err(Error::os("start evd"))?;
@@ -104,10 +123,48 @@ impl Keeper {
         let variables = [
             ("NOTIFY_SOCKET", self.notify.path().as_os_str().to_owned()),
             ("FDSTORE", self.most.to_string().into()),
+            ("WATCHDOG_USEC", (self.silence / 1000).to_string().into()),
         ];
         self.child = Some(sys::spawn_with_fds(&self.command, &variables, &fds)?);
         self.ready = None;
+        self.look_in(STARTS);
         Ok(())
+    }
+
+    /// The child has so long to say something.
+    fn look_in(&mut self, nanos: u64) {
+        self.due = self.base.refresh_now().saturating_add(nanos);
+        self.look_when_due();
+    }
+
+    fn look_when_due(&mut self) {
+        self.look += 1;
+        self.base.set_timer(None, self.due, self.look);
+    }
+
+    /// Kills the child if it should have said something by now: it is frozen, or hangs. Another one is started then, as after any death.
+    fn look_at_child(&mut self) {
+        // What it has said may still be in the socket.
+        self.listen_to_child();
+        let Some(child) = &self.child else { return };
+        let (pid, now) = (child.pid(), self.base.refresh_now());
+        if now < self.due {
+            return self.look_when_due();
+        }
+        if now - self.due > LATE {
+            // This process was frozen itself, and perhaps the child with it; what it said meanwhile may not have found room.
+            return self.look_in(self.silence);
+        }
+        let why = match (self.ending, self.ready) {
+            (true, _) => "does not end",
+            (false, None) => "does not get ready",
+            (false, Some(_)) => "says nothing any more",
+        };
+        log::error!("evd (process {pid}) {why}; it is killed");
+        // It may just have ended.
+        let _ = sys::send_signal(pid, libc::SIGKILL);
+        // If even that does not help it is tried again.
+        self.look_in(ENDS);
     }
 
     fn keep(&mut self) -> io::Result<ExitCode> {
@@ -123,11 +180,12 @@ impl Keeper {
             for act in acts.drain(..) {
                 match act {
                     Activation::Signal(set) if set.signo != libc::SIGCHLD => self.pass_on(set.signo, set.pid),
-                    Activation::Timer { .. } if self.child.is_none() && !self.ending => {
+                    Activation::Timer { token: AGAIN, .. } if self.child.is_none() && !self.ending => {
                         if let Err(e) = self.start() {
                             self.start_later(&format!("can't start evd: {e}"));
                         }
                     }
+                    Activation::Timer { token, .. } if token == self.look => self.look_at_child(),
                     _ => {}
                 }
             }
@@ -139,11 +197,14 @@ impl Keeper {
 
     fn pass_on(&mut self, signo: i32, from: i32) {
         log::info!("{} from process {from}", signal_name(signo));
-        // evd reloads by SIGHUP, and ends by the others.
-        self.ending |= signo != libc::SIGHUP;
         if let Some(child) = &self.child {
             // It may just have ended.
             let _ = sys::send_signal(child.pid(), signo);
+        }
+        // evd reloads by SIGHUP, and ends by the others.
+        if signo != libc::SIGHUP && !self.ending {
+            self.ending = true;
+            self.look_in(ENDS);
         }
     }
 
@@ -181,7 +242,7 @@ impl Keeper {
         let when = if pause == 0 { "at once".to_owned() } else { format!("in {} ms", pause / 1_000_000) };
         log::error!("{why}; it is started again {when} with {} kept fds", self.kept.len());
         let at = self.base.refresh_now().saturating_add(pause);
-        self.base.set_timer(None, at, 0);
+        self.base.set_timer(None, at, AGAIN);
     }
 
     fn listen_to_child(&mut self) {
@@ -214,6 +275,13 @@ impl Keeper {
             self.ready = Some(sys::monotonic_ns());
             self.ever_ready = true;
         }
+        match (value("READY"), value("WATCHDOG")) {
+            _ if self.ending => {}
+            ("1", _) => self.look_in(self.silence),
+            // The timer is moved when it comes.
+            (_, "1") => self.due = self.base.refresh_now().saturating_add(self.silence),
+            _ => {}
+        }
         if value("FDSTOREREMOVE") == "1" {
             self.kept.retain(|(n, _)| n != name);
         }
@@ -226,6 +294,12 @@ impl Keeper {
         }
         // What was not kept is closed here: that is also the answer to BARRIER.
     }
+}
+
+/// How long evd may say nothing, by the variable that says it in microseconds.
+fn silence(variable: Option<&str>) -> u64 {
+    let told = variable.and_then(|v| v.parse::<u64>().ok()).filter(|usec| *usec > 0);
+    told.map_or(SILENCE, |usec| usec.saturating_mul(1000))
 }
 
 /// How long evd is not started after it has failed so often in a row before, in nanoseconds.

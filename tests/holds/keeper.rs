@@ -294,3 +294,48 @@ fn an_evd_that_ends_at_once_is_started_more_and_more_slowly() {
     std::fs::remove_file(&bad).unwrap();
     keeper.back();
 }
+
+#[test]
+fn an_evd_that_is_frozen_is_replaced_and_what_is_held_is_there() {
+    let keeper = Keeper::start_with(|c| {
+        c.env("WATCHDOG_USEC", "1000000");
+    });
+    let mut raw = keeper.session();
+    let (fd, thing) = thing(0, "x");
+    ask(&mut raw, &hold("a", b"", 0, false), &[fd.as_raw_fd()]).unwrap().read::<Done>();
+    for _ in 0..2 {
+        let frozen = keeper.evd().unwrap();
+        sys::send_signal(frozen, libc::SIGSTOP).unwrap();
+        eventually("another evd is there", || keeper.evd().is_some_and(|p| p != frozen));
+        assert_eq!(list(&mut keeper.session()).unwrap().len(), 1);
+        assert!(thing.is_open());
+    }
+    assert!(keeper.log().contains("says nothing any more; it is killed"), "{}", keeper.log());
+}
+
+#[test]
+fn an_evd_that_is_well_is_not_killed_by_its_keeper() {
+    let usec = 3_000_000;
+    let keeper = Keeper::start_with(|c| {
+        // This one is the keeper's own, if it was any's.
+        c.env("WATCHDOG_USEC", usec.to_string()).env("WATCHDOG_PID", "1");
+    });
+    let pid = keeper.evd().unwrap();
+    // Time must pass: the keeper was frozen for longer than evd may be silent, and then is not for as long.
+    sys::send_signal(keeper.process.id() as i32, libc::SIGSTOP).unwrap();
+    std::thread::sleep(Duration::from_micros(usec * 3 / 2));
+    sys::send_signal(keeper.process.id() as i32, libc::SIGCONT).unwrap();
+    std::thread::sleep(Duration::from_micros(usec * 3 / 2));
+    assert_eq!(keeper.evd(), Some(pid), "{}", keeper.log());
+    assert!(!keeper.log().contains("killed"), "{}", keeper.log());
+}
+
+#[test]
+fn a_keeper_that_is_told_to_end_does_not_wait_for_ever_for_an_evd_that_is_frozen() {
+    let mut keeper = Keeper::start();
+    sys::send_signal(keeper.evd().unwrap(), libc::SIGSTOP).unwrap();
+    sys::send_signal(keeper.process.id() as i32, libc::SIGTERM).unwrap();
+    assert_eq!(keeper.process.wait().unwrap().code(), Some(128 + libc::SIGKILL));
+    assert!(keeper.log().contains("does not end; it is killed"), "{}", keeper.log());
+    assert!(!keeper.path().exists());
+}
