@@ -30,7 +30,7 @@ pub enum Level {
 pub struct Args {
     /// Where to listen [default: $XDG_RUNTIME_DIR/evd/socket, else /run/evd/socket]
     ///
-    /// A socket that the service manager passes goes before this.
+    /// A socket that the service manager passes goes before this. Clients look at both places, and elsewhere only if EVD_SOCKET or --socket names it.
     #[arg(long, value_name = "PATH", env = "EVD_SOCKET")]
     pub socket: Option<OsString>,
     /// A user who may connect, by number or name, beside evd's own and root; may be repeated
@@ -105,7 +105,7 @@ fn run(args: Args) -> Result<ExitCode, Error> {
     // An empty variable counts as unset, as for clients.
     builder = match args.socket.filter(|p| !p.is_empty()) {
         Some(path) => builder.socket(path),
-        None => builder.default_socket(path::socket_path()),
+        None => builder.default_socket(path::listen_path()),
     };
     if args.keeper { keeper::run(&builder) } else { builder.run().map(|()| ExitCode::SUCCESS) }
 }

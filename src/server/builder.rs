@@ -13,7 +13,7 @@ use super::starts::{Starts, Trust};
 use super::store::Store;
 use crate::base::{Base, Config};
 use crate::session::books::Books;
-use evd_proto::path::socket_path;
+use evd_proto::path::listen_path;
 use evd_proto::reply::Resource;
 use evd_proto::sys::{self, Listener};
 use std::io;
@@ -39,7 +39,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Where to listen. Its directory must exist. Without this it is [`evd_proto::path::socket_path`].
+    /// Where to listen. Its directory must exist. Without this it is [`evd_proto::path::listen_path`].
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Builder {
         (self.socket, self.is_default) = (Some(path.into()), false);
         self
@@ -203,7 +203,7 @@ impl Builder {
 
     /// Where it is.
     pub(super) fn path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(socket_path)
+        self.socket.clone().unwrap_or_else(listen_path)
     }
 
     /// Makes the listening socket of an evd that another process will be.
