@@ -306,6 +306,9 @@ fn cannot_reach(socket: &Path, e: &io::Error) -> Error {
     let path = shown(socket);
     let hint = "start evd (systemctl start evd), or name its socket by --socket or EVD_SOCKET";
     match e.kind() {
+        io::ErrorKind::NotFound if sys::is_listened_at(socket) => Error::NotRunning(format!(
+            "evd runs, but nobody can reach it: its socket {path} is gone; restart it (systemctl restart evd.socket evd)"
+        )),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             let other = path::looked_at_too(socket).map(|p| format!(", nor at {}", shown(&p)));
             let nor = other.unwrap_or_default();

@@ -17,6 +17,7 @@ use evd_proto::path::listen_path;
 use evd_proto::reply::Resource;
 use evd_proto::sys::{self, Listener};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -156,8 +157,10 @@ impl Builder {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
         }
         let Passed { listener, parcels, starts, stale } = service::passed().map_err(Error::Passed)?;
-        let by = match &listener {
-            Some(_) => "the socket from the service manager".to_owned(),
+        // A service manager's, or the keeper's.
+        let passed = listener.as_ref().map(|l| sys::bound_path(l.as_fd()).unwrap_or_default());
+        let at = match passed {
+            Some(path) => format!("{}, which was passed to it", path.display()),
             None => self.path().display().to_string(),
         };
         let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
@@ -185,7 +188,7 @@ impl Builder {
         }
         let (limit, _) = sys::open_files();
         log::info!(
-            "evd {} serves {by}; {}, at most {limit} open files",
+            "evd {} serves {at}; {}, at most {limit} open files",
             env!("CARGO_PKG_VERSION"),
             crate::backend::supported(false).join(" "),
         );
@@ -225,6 +228,9 @@ impl Builder {
             make_directory(&path).map_err(|source| Error::Socket { path: path.clone(), source })?;
         }
         sys::listen(&path, mode, gid).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse if !path.exists() && sys::is_listened_at(&path) => {
+                Error::SocketGone { path }
+            }
             io::ErrorKind::AddrInUse => Error::AlreadyRunning { path },
             _ => Error::Socket { path, source },
         })

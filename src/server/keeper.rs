@@ -89,9 +89,8 @@ pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
     let listener = evd.listen_for_child()?;
     let mut path = evd.path().into_os_string();
     path.push(".sd");
-    let notify = NotifyReceiver::bind(&PathBuf::from(path)).map_err(Error::os("make a socket for evd"))?;
-    base.watch(notify.as_fd(), 0, READ, Entry::New)
-        .map_err(|e| Error::Os { what: "watch a socket", source: io::Error::other(e) })?;
+    let path = PathBuf::from(path);
+    let notify = NotifyReceiver::bind(&path).map_err(|source| Error::Socket { path, source })?;
     // By its path: a newer evd that is put there is what is started next.
     let program = std::env::current_exe().map_err(Error::os("find evd's own program"))?;
     let arguments = std::env::args_os().skip(1).filter(|a| a != "--keeper");
@@ -118,6 +117,7 @@ pub(super) fn run(evd: &Builder) -> Result<ExitCode, Error> {
 
 impl Keeper {
     fn start(&mut self) -> io::Result<()> {
+        self.restore_sockets();
         let mut fds = vec![(NAME.to_owned(), self.listener.as_fd())];
         fds.extend(self.kept.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
         let variables = [
@@ -129,6 +129,24 @@ impl Keeper {
         self.ready = None;
         self.look_in(STARTS);
         Ok(())
+    }
+
+    /// Makes the sockets anew whose files somebody has removed: while evd runs that helps nobody, as it has the old ones.
+    fn restore_sockets(&mut self) {
+        match self.listener.restore() {
+            Ok(true) => log::warn!("evd's socket was gone, and is made anew"),
+            Ok(false) => {}
+            Err(e) => log::error!("evd's socket is gone, and can't be made anew: {e}"),
+        }
+        self.base.unwatch(self.notify.as_fd(), 0);
+        match self.notify.restore() {
+            Ok(true) => log::warn!("the socket for what evd says was gone, and is made anew"),
+            Ok(false) => {}
+            Err(e) => log::error!("the socket for what evd says is gone, and can't be made anew: {e}"),
+        }
+        if let Err(e) = self.base.watch(self.notify.as_fd(), 0, READ, Entry::New) {
+            log::error!("can't watch the socket for what evd says: {e}");
+        }
     }
 
     /// The child has so long to say something.

@@ -62,6 +62,17 @@ fn an_evd_that_is_not_there_is_3_and_the_message_names_the_path() {
 }
 
 #[test]
+fn an_evd_whose_socket_was_removed_is_not_said_not_to_run() {
+    let fake = Fake::start(|_, _| Next::Close);
+    std::fs::remove_file(&fake.path).unwrap();
+    let (code, _, err) = run(&fake.path, &["status"]);
+    assert_eq!(code, 3);
+    let gone =
+        format!("evctl: evd runs, but nobody can reach it: its socket {} is gone", fake.path.display());
+    assert!(err.starts_with(&gone), "{err}");
+}
+
+#[test]
 fn the_socket_is_found_by_the_environment() {
     let fake = Fake::start(|peer, _| peer.reply(&Triggered { reached: 1, queued: 0 }));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evctl"));

@@ -339,3 +339,36 @@ fn a_keeper_that_is_told_to_end_does_not_wait_for_ever_for_an_evd_that_is_frozen
     assert!(keeper.log().contains("does not end; it is killed"), "{}", keeper.log());
     assert!(!keeper.path().exists());
 }
+
+#[test]
+fn sockets_that_somebody_has_removed_are_made_anew_with_the_next_evd() {
+    let keeper = Keeper::start();
+    let mut raw = keeper.session();
+    let (fd, thing) = thing(0, "x");
+    ask(&mut raw, &hold("a", b"", 0, false), &[fd.as_raw_fd()]).unwrap().read::<Done>();
+    let before = std::fs::metadata(keeper.path()).unwrap().permissions();
+    let mut beside = keeper.path().into_os_string();
+    beside.push(".sd");
+    for file in [keeper.path(), beside.into()] {
+        std::fs::remove_file(&file).unwrap();
+        if !keeper.path().exists() {
+            // Another one says what is wrong.
+            let (status, text) = outcome(command(&keeper.path()));
+            assert_eq!(status, Some(75));
+            assert!(text.contains("the socket is gone"), "{text}");
+        }
+        let old = keeper.evd().unwrap();
+        sys::send_signal(old, libc::SIGTERM).unwrap();
+        eventually("another evd is there", || keeper.evd().is_some_and(|p| p != old));
+        keeper.back();
+        assert!(file.exists());
+        assert_eq!(list(&mut keeper.session()).unwrap().len(), 1);
+        assert!(thing.is_open());
+    }
+    assert_eq!(std::fs::metadata(keeper.path()).unwrap().permissions(), before);
+    // What is stored from now on is stored.
+    let (fd, _later) = crate::kept::thing(0, "y");
+    ask(&mut keeper.session(), &hold("b", b"", 0, false), &[fd.as_raw_fd()]).unwrap().read::<Done>();
+    keeper.kill();
+    assert_eq!(list(&mut keeper.session()).unwrap().len(), 2);
+}

@@ -4,6 +4,7 @@
 //! `timer` and `wake` have two ways each.
 
 mod accounts;
+mod bound;
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"))]
 #[path = "system/bsd.rs"]
 mod bsd;
@@ -68,6 +69,7 @@ mod timer;
 mod wake;
 
 pub use accounts::{group_id, overflow_uid, user_id};
+pub use bound::{bound_path, is_listened_at};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use end::close_in_passing;
