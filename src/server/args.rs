@@ -3,7 +3,9 @@
 use super::builder::Daemon;
 use super::error::Error;
 use super::{keeper, log};
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use evd_proto::path;
 use std::ffi::OsString;
 use std::io::Write;
@@ -71,7 +73,12 @@ pub struct Args {
 
 /// What the binary does: reads the arguments, runs evd until it is told to stop, and says in one line if that was not possible.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let matches = Args::command().get_matches();
+    if is_given_nothing(&matches) {
+        let text = "--socket is given nothing: name a path, or leave it out";
+        Args::command().error(ErrorKind::InvalidValue, text).exit();
+    }
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     log::start(match args.log_level {
         Level::Error => ::log::LevelFilter::Error,
         Level::Warn => ::log::LevelFilter::Warn,
@@ -88,6 +95,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// An empty variable counts as unset, as for clients. An empty argument is a mistake, as a script's variable that is not set: not the place that was meant.
+fn is_given_nothing(matches: &ArgMatches) -> bool {
+    matches.value_source("socket") == Some(ValueSource::CommandLine)
+        && matches.get_one::<OsString>("socket").is_some_and(|path| path.is_empty())
 }
 
 fn run(args: Args) -> Result<ExitCode, Error> {
@@ -113,7 +126,6 @@ fn run(args: Args) -> Result<ExitCode, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn arguments_are_sound() {
@@ -121,5 +133,10 @@ mod tests {
         let args = Args::parse_from(["evd", "--allow-uid", "1,2", "--allow-uid", "3", "--log-level", "warn"]);
         assert_eq!((args.allow_uid.len(), args.log_level, args.workers_per_uid), (3, Level::Warn, 1));
         assert!(Args::try_parse_from(["evd", "--workers-per-uid", "0"]).is_err());
+        for (socket, is_nothing) in [("", true), ("/a", false)] {
+            let matches = Args::command().get_matches_from(["evd", "--socket", socket]);
+            assert_eq!(is_given_nothing(&matches), is_nothing);
+        }
+        assert!(!is_given_nothing(&Args::command().get_matches_from(["evd"])));
     }
 }
