@@ -67,7 +67,7 @@ impl Builder {
         self
     }
 
-    /// evd's socket, instead of `EVD_SOCKET`, `$XDG_RUNTIME_DIR/evd/socket`, `/run/evd/socket`.
+    /// evd's socket, instead of the one that [`path::socket_path`] finds: `EVD_SOCKET`, else `$XDG_RUNTIME_DIR/evd/socket` if it is there, else `/run/evd/socket`.
     pub fn socket(mut self, path: impl AsRef<Path>) -> Builder {
         self.socket = Some(path.as_ref().to_owned());
         self

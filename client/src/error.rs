@@ -64,7 +64,12 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NotRunning { path, cause } => {
-                write!(f, "evd is not running at {}: {cause}", path.display())
+                write!(f, "evd is not running at {}", path.display())?;
+                let other = evd_proto::path::looked_at_too(path);
+                if let Some(other) = other.filter(|_| cause.kind() == io::ErrorKind::NotFound) {
+                    write!(f, ", nor at {}", other.display())?;
+                }
+                write!(f, ": {cause}")
             }
             Error::Refused(r) => write!(f, "evd refused: {}", evd_proto::name::printable(&r.text)),
             Error::WrongVersion { ours, theirs } => write!(

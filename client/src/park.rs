@@ -103,6 +103,8 @@ pub(crate) struct Park {
     labels: Vec<u32>,
     pub report_signals: bool,
     next_report: u64,
+    /// The callbacks that evd was told of last.
+    told_callbacks: u64,
     pub attended: bool,
     /// A loop that does not wait has looked at what is parked, and none has waited since.
     pub was_asked: bool,

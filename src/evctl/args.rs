@@ -27,7 +27,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "evctl", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(super) struct Args {
-    /// evd's socket. Else EVD_SOCKET, $XDG_RUNTIME_DIR/evd/socket or /run/evd/socket, the first of them that is set; on Windows EVD_SOCKET or \\.\pipe\evd-USER
+    /// evd's socket [default: EVD_SOCKET, else $XDG_RUNTIME_DIR/evd/socket if it is there, else /run/evd/socket; on Windows EVD_SOCKET or \\.\pipe\evd-USER]
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
     /// How long evd may take to answer [default: 5; of wait: 30]

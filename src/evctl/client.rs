@@ -8,6 +8,7 @@ use super::text::{duration, printable};
 use evd_proto::channel::{Channel, Fill, Scratch};
 use evd_proto::frame::{self, Body, FrameError, Header, Kind};
 use evd_proto::notice::Closing;
+use evd_proto::path;
 use evd_proto::reply::{Attached, Done, Refused, Took, Welcome};
 use evd_proto::request::{Attach, Hello, Hold, Role, Take};
 use evd_proto::sys::{self, PollFd};
@@ -301,12 +302,17 @@ fn shown(path: &Path) -> String {
 }
 
 /// Says why nobody could be reached at `path`, and what would be right.
-fn cannot_reach(path: &Path, e: &io::Error) -> Error {
-    let path = shown(path);
+fn cannot_reach(socket: &Path, e: &io::Error) -> Error {
+    let path = shown(socket);
     let hint = format!("start evd ({}), or name its socket by --socket or EVD_SOCKET", sys::HOW_TO_START);
     match e.kind() {
+        io::ErrorKind::NotFound if sys::is_listened_at(socket) => Error::NotRunning(format!(
+            "evd runs, but nobody can reach it: its socket {path} is gone; restart it (systemctl restart evd.socket evd)"
+        )),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            Error::NotRunning(format!("evd is not running: there is no socket at {path}; {hint}"))
+            let other = path::looked_at_too(socket).map(|p| format!(", nor at {}", shown(&p)));
+            let nor = other.unwrap_or_default();
+            Error::NotRunning(format!("evd is not running: there is no socket at {path}{nor}; {hint}"))
         }
         io::ErrorKind::ConnectionRefused => {
             Error::NotRunning(format!("evd is not running: nobody listens at {path}; {hint}"))

@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Error> {
     let paint = args.color.paint();
-    let socket = args.socket.unwrap_or_else(path::socket_path);
+    let socket = args.socket.clone().unwrap_or_else(path::socket_path);
     let target = Target { path: socket, timeout: args.timeout.unwrap_or(ANSWER) };
     match args.command {
         Command::Status { json } => status::show(&target, json, paint),
@@ -60,7 +60,7 @@ fn run(args: Args) -> Result<(), Error> {
         Command::Events { base, follow: false, json } => events::show(&target, base, json, paint),
         Command::Events { base, follow: true, json } => follow::follow(&target, base, json),
         Command::Trigger { name } => trigger(&target, name),
-        Command::Wait => wait::until_ready(&target.path, args.timeout.unwrap_or(READY)),
+        Command::Wait => wait::until_ready(args.socket.as_deref(), args.timeout.unwrap_or(READY)),
         Command::Fd(FdCommand::Put(what)) => fd::put(&target, what),
         Command::Fd(FdCommand::Exec(what)) => exec::exec(&target, what),
         Command::Fd(FdCommand::Ls { json }) => fd::ls(&target, json, paint),

@@ -6,6 +6,7 @@
 use super::client::{Client, Target};
 use super::error::Error;
 use super::text::duration;
+use evd_proto::path;
 use evd_proto::reply::Code;
 use std::path::Path;
 use std::thread::sleep;
@@ -14,16 +15,17 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(200);
 
-/// Waits until evd at `path` is ready.
+/// Waits until evd at `socket` is ready; without it at the place where it is then, see [`path::socket_path`].
 ///
 /// # Errors
 /// `TimedOut` after `timeout`; what does not pass by itself at once.
-pub(super) fn until_ready(path: &Path, timeout: Duration) -> Result<(), Error> {
+pub(super) fn until_ready(socket: Option<&Path>, timeout: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + timeout;
     let mut pause = FIRST;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let why = match Client::connect(&Target { path: path.to_owned(), timeout: left }) {
+        let path = socket.map_or_else(path::socket_path, Path::to_owned);
+        let why = match Client::connect(&Target { path, timeout: left }) {
             Ok(_) => return Ok(()),
             Err(e @ Error::NotRunning(_)) => e,
             Err(e) if e.is_refusal(Code::Stopping) => e,

@@ -3,9 +3,12 @@
 use super::builder::Daemon;
 use super::error::Error;
 use super::{keeper, log};
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use evd_proto::{path, sys};
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// How much is logged.
@@ -29,7 +32,8 @@ pub enum Level {
 pub struct Args {
     /// Where to listen [default: $XDG_RUNTIME_DIR/evd/socket, else /run/evd/socket; on Windows \\.\pipe\evd-USER]
     ///
-    /// A socket that the service manager passes goes before this. On Windows it is the name of a pipe.
+    /// A socket that the service manager passes goes before this. Clients look at both places, and elsewhere only if EVD_SOCKET or --socket names it. On Windows it is
+    /// the name of a pipe.
     #[arg(long, value_name = "PATH", env = "EVD_SOCKET")]
     pub socket: Option<OsString>,
     /// A user who may connect, by number or name, beside evd's own and root; may be repeated
@@ -53,8 +57,8 @@ pub struct Args {
     pub workers_per_uid: u16,
     /// Keep the socket and what is held over evd's own end, without a service manager
     ///
-    /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies. SIGTERM to it ends both, and then
-    /// what is held goes. On Linux only.
+    /// A small process makes the socket, starts evd, stores for it what is held, and starts it again when it dies, or hangs
+    /// for 10 s. SIGTERM to it ends both, and then what is held goes. On Linux only.
     #[arg(long)]
     pub keeper: bool,
     /// Run as a service of Windows' service manager, which must be who starts it; on Windows only
@@ -73,7 +77,12 @@ pub struct Args {
 
 /// What the binary does: reads the arguments, runs evd until it is told to stop, and says in one line if that was not possible.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let matches = Args::command().get_matches();
+    if is_given_nothing(&matches) {
+        let text = "--socket is given nothing: name a path, or leave it out";
+        Args::command().error(ErrorKind::InvalidValue, text).exit();
+    }
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     log::start(match args.log_level {
         Level::Error => ::log::LevelFilter::Error,
         Level::Warn => ::log::LevelFilter::Warn,
@@ -87,7 +96,8 @@ pub fn main() -> ExitCode {
     match sys::run_service(|| run_and_tell(args)) {
         Ok(code) => code.into(),
         Err(e) => {
-            eprintln!("evd: {e}");
+            // There is nowhere to say that stderr is gone.
+            let _ = writeln!(std::io::stderr(), "evd: {e}");
             ExitCode::FAILURE
         }
     }
@@ -96,9 +106,17 @@ pub fn main() -> ExitCode {
 /// Runs evd; returns its exit status.
 fn run_and_tell(args: Args) -> u8 {
     run(args).unwrap_or_else(|e| {
-        eprintln!("evd: {}", evd_proto::name::printable(&e.to_string()));
+        // There is nowhere to say that stderr is gone.
+        let text = evd_proto::name::printable(&e.to_string());
+        let _ = writeln!(std::io::stderr(), "evd: {text}");
         e.exit_code()
     })
+}
+
+/// An empty variable counts as unset, as for clients. An empty argument is a mistake, as a script's variable that is not set: not the place that was meant.
+fn is_given_nothing(matches: &ArgMatches) -> bool {
+    matches.value_source("socket") == Some(ValueSource::CommandLine)
+        && matches.get_one::<OsString>("socket").is_some_and(|path| path.is_empty())
 }
 
 fn run(args: Args) -> Result<u8, Error> {
@@ -116,7 +134,7 @@ fn run(args: Args) -> Result<u8, Error> {
     // An empty variable counts as unset, as for clients.
     builder = match args.socket.filter(|p| !p.is_empty()) {
         Some(path) => builder.socket(path),
-        None => builder.default_socket(path::socket_path()),
+        None => builder.default_socket(path::listen_path()),
     };
     if args.keeper { keeper::run(&builder) } else { builder.run().map(|()| 0) }
 }
@@ -124,7 +142,6 @@ fn run(args: Args) -> Result<u8, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn arguments_are_sound() {
@@ -132,5 +149,10 @@ mod tests {
         let args = Args::parse_from(["evd", "--allow-uid", "1,2", "--allow-uid", "3", "--log-level", "warn"]);
         assert_eq!((args.allow_uid.len(), args.log_level, args.workers_per_uid), (3, Level::Warn, 1));
         assert!(Args::try_parse_from(["evd", "--workers-per-uid", "0"]).is_err());
+        for (socket, is_nothing) in [("", true), ("/a", false)] {
+            let matches = Args::command().get_matches_from(["evd", "--socket", socket]);
+            assert_eq!(is_given_nothing(&matches), is_nothing);
+        }
+        assert!(!is_given_nothing(&Args::command().get_matches_from(["evd"])));
     }
 }

@@ -13,8 +13,9 @@ use super::starts::{Starts, Trust};
 use super::store::Store;
 use crate::base::{Base, Config};
 use crate::session::books::Books;
-use evd_proto::path::socket_path;
+use evd_proto::path::listen_path;
 use evd_proto::reply::Resource;
+use evd_proto::sys::AsFd;
 use evd_proto::sys::{self, Listener};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Where to listen. Its directory must exist. Without this it is [`evd_proto::path::socket_path`].
+    /// Where to listen. Its directory must exist. Without this it is [`evd_proto::path::listen_path`].
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Builder {
         (self.socket, self.is_default) = (Some(path.into()), false);
         self
@@ -148,15 +149,17 @@ impl Builder {
         if let Err(e) = sys::raise_open_files() {
             log::warn!("can't raise the limit on open files: {e}");
         }
-        sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
+        sys::ignore_signals().map_err(Error::os("ignore signals"))?;
         let access = self.access()?;
         let mut base = new_base()?;
         for signo in sys::STOP_SIGNALS.iter().copied().chain(sys::RELOAD_SIGNAL) {
             base.add_signal(signo).map_err(Error::os("catch signals"))?;
         }
         let Passed { listener, parcels, starts, stale } = service::passed().map_err(Error::Passed)?;
-        let by = match &listener {
-            Some(_) => "the socket from the service manager".to_owned(),
+        // A service manager's, or the keeper's.
+        let passed = listener.as_ref().map(|l| sys::bound_path(l.as_fd()).unwrap_or_default());
+        let at = match passed {
+            Some(path) => format!("{}, which was passed to it", path.display()),
             None => self.path().display().to_string(),
         };
         let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
@@ -184,7 +187,7 @@ impl Builder {
         }
         let (limit, _) = sys::open_files();
         log::info!(
-            "evd {} serves {by}; {}, at most {limit} open files",
+            "evd {} serves {at}; {}, at most {limit} open files",
             env!("CARGO_PKG_VERSION"),
             crate::backend::supported(false).join(" "),
         );
@@ -202,7 +205,7 @@ impl Builder {
 
     /// Where it is.
     pub(super) fn path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(socket_path)
+        self.socket.clone().unwrap_or_else(listen_path)
     }
 
     /// Makes the listening socket of an evd that another process will be.
@@ -224,6 +227,9 @@ impl Builder {
             make_directory(&path).map_err(|source| Error::Socket { path: path.clone(), source })?;
         }
         sys::listen(&path, mode, gid).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse if !path.exists() && sys::is_listened_at(&path) => {
+                Error::SocketGone { path }
+            }
             io::ErrorKind::AddrInUse => Error::AlreadyRunning { path },
             _ => Error::Socket { path, source },
         })

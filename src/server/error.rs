@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why an evd did not start, or could not go on.
 #[derive(Debug)]
@@ -12,6 +12,11 @@ pub enum Error {
     Usage(String),
     /// Another evd serves this path.
     AlreadyRunning {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// Another evd serves this path, but its socket is gone from there, so that nobody finds it.
+    SocketGone {
         /// The socket's path.
         path: PathBuf,
     },
@@ -38,7 +43,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
-            Error::AlreadyRunning { .. } => 75,
+            Error::AlreadyRunning { .. } | Error::SocketGone { .. } => 75,
             _ => 1,
         }
     }
@@ -59,12 +64,30 @@ impl fmt::Display for Error {
                     path.display()
                 )
             }
+            Error::SocketGone { path } => {
+                write!(
+                    f,
+                    "another evd serves {}, but the socket is gone: somebody removed it; restart that evd",
+                    path.display()
+                )
+            }
             Error::Socket { path, source } => {
                 write!(f, "can't listen at {}: ", path.display())?;
                 match source.kind() {
                     io::ErrorKind::NotFound => {
-                        let dir = path.parent().unwrap_or(path);
-                        write!(f, "the directory {} does not exist; make it first", dir.display())
+                        // Of a bare name it is the one that evd is in.
+                        let dir =
+                            path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                        match dir.exists() {
+                            true => write!(
+                                f,
+                                "no files can be made in {}; give another path with --socket",
+                                dir.display()
+                            ),
+                            false => {
+                                write!(f, "the directory {} does not exist; make it first", dir.display())
+                            }
+                        }
                     }
                     io::ErrorKind::PermissionDenied => {
                         write!(f, "no permission ({source}); run as its owner, or give a path with --socket")

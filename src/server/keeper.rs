@@ -4,6 +4,8 @@
 //! stores, and passes them with the socket to the next evd when one dies. It never reads what clients send, and does not know what it keeps, so there is
 //! little that could end it. evd itself has one way, whoever its service manager is.
 //!
+//! As a service manager it also ends an evd that hangs: one that does not say in time that it lives (its watchdog, see `watchdog`), gets ready or ends is killed.
+//!
 //! Only the child's own words count, by the credentials that the kernel gives. A signal to end is passed on, and then the keeper ends as evd does, with all it keeps.
 
 use super::builder::{Builder, new_base};
@@ -21,12 +23,21 @@ use std::path::PathBuf;
 /// Fds that are kept, at most; or one in so many that the keeper may open: while evd is started each is open three times.
 const MOST: usize = 4096;
 const PART: usize = 4;
-/// How long evd is away at least when it has died, in nanoseconds; doubled each time that it did not get to work, but for the first times.
+/// How long evd is away at least when it has died again before it got to work, in nanoseconds; doubled each time but for the first times.
 const PAUSE: u64 = 20_000_000;
-const LONGEST_PAUSE: u64 = 1_000_000_000;
+const LONGEST_PAUSE: u64 = 5_000_000_000;
 const PATIENCE: u32 = 5;
 /// Who dies sooner than this after it was ready did not get to work.
 const LIVES: u64 = 100_000_000;
+/// How long evd may say nothing of being alive, as in the units (`WatchdogSec=`), in nanoseconds; `WATCHDOG_USEC` of the keeper's environment goes before it.
+const SILENCE: u64 = 10_000_000_000;
+/// How long evd may take until it is ready (`TimeoutStartSec=`), and to end when it is told to (`TimeoutStopSec=`).
+const STARTS: u64 = 10_000_000_000;
+const ENDS: u64 = 5_000_000_000;
+/// Who looks so much later than it was due, in nanoseconds, was not running.
+const LATE: u64 = 100_000_000;
+/// The timer after which evd is started again. Those after which it is looked at are numbered from 1 on.
+const AGAIN: u64 = 0;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
 
 struct Keeper {
@@ -44,6 +55,11 @@ struct Keeper {
     ever_ready: bool,
     /// How often in a row evd did not get to work.
     failures: u32,
+    /// How long the child may say nothing.
+    silence: u64,
+    /// When the child is killed, if it says nothing until then; and the number of the timer for that, which is the last one.
+    due: u64,
+    look: u64,
     /// Somebody wants it to end.
     ending: bool,
 }
@@ -64,7 +80,7 @@ pub(super) fn run(evd: &Builder) -> Result<u8, Error> {
     if let Err(e) = sys::raise_open_files() {
         log::warn!("can't raise the limit on open files: {e}");
     }
-    sys::ignore_daemon_scope().map_err(Error::os("ignore signals"))?;
+    sys::ignore_signals().map_err(Error::os("ignore signals"))?;
     let mut base = new_base()?;
     let others = [sys::RELOAD_SIGNAL, sys::CHILD_SIGNAL].into_iter().flatten();
     for signo in sys::STOP_SIGNALS.iter().copied().chain(others) {
@@ -73,9 +89,8 @@ pub(super) fn run(evd: &Builder) -> Result<u8, Error> {
     let listener = evd.listen_for_child()?;
     let mut path = evd.path().into_os_string();
     path.push(".sd");
-    let notify = NotifyReceiver::bind(&PathBuf::from(path)).map_err(Error::os("make a socket for evd"))?;
-    base.watch(notify.as_fd(), 0, READ, Entry::New)
-        .map_err(|e| Error::Os { what: "watch a socket", source: io::Error::other(e) })?;
+    let path = PathBuf::from(path);
+    let notify = NotifyReceiver::bind(&path).map_err(|source| Error::Socket { path, source })?;
     // By its path: a newer evd that is put there is what is started next.
     let program = std::env::current_exe().map_err(Error::os("find evd's own program"))?;
     let arguments = std::env::args_os().skip(1).filter(|a| a != "--keeper");
@@ -91,6 +106,9 @@ pub(super) fn run(evd: &Builder) -> Result<u8, Error> {
         ready: None,
         ever_ready: false,
         failures: 0,
+        silence: silence(std::env::var("WATCHDOG_USEC").ok().as_deref()),
+        due: 0,
+        look: AGAIN,
         ending: false,
     };
     keeper.start().map_err(Error::os("start evd"))?;
@@ -99,15 +117,72 @@ pub(super) fn run(evd: &Builder) -> Result<u8, Error> {
 
 impl Keeper {
     fn start(&mut self) -> io::Result<()> {
+        self.restore_sockets();
         let mut fds = vec![(NAME.to_owned(), self.listener.as_fd())];
         fds.extend(self.kept.iter().map(|(name, fd)| (name.clone(), fd.as_fd())));
         let variables = [
             ("NOTIFY_SOCKET", self.notify.path().as_os_str().to_owned()),
             ("FDSTORE", self.most.to_string().into()),
+            ("WATCHDOG_USEC", (self.silence / 1000).to_string().into()),
         ];
         self.child = Some(sys::spawn_with_fds(&self.command, &variables, &fds)?);
         self.ready = None;
+        self.look_in(STARTS);
         Ok(())
+    }
+
+    /// Makes the sockets anew whose files somebody has removed: while evd runs that helps nobody, as it has the old ones.
+    fn restore_sockets(&mut self) {
+        match self.listener.restore() {
+            Ok(true) => log::warn!("evd's socket was gone, and is made anew"),
+            Ok(false) => {}
+            Err(e) => log::error!("evd's socket is gone, and can't be made anew: {e}"),
+        }
+        self.base.unwatch(self.notify.as_fd(), 0);
+        match self.notify.restore() {
+            Ok(true) => log::warn!("the socket for what evd says was gone, and is made anew"),
+            Ok(false) => {}
+            Err(e) => log::error!("the socket for what evd says is gone, and can't be made anew: {e}"),
+        }
+        if let Err(e) = self.base.watch(self.notify.as_fd(), 0, READ, Entry::New) {
+            log::error!("can't watch the socket for what evd says: {e}");
+        }
+    }
+
+    /// The child has so long to say something.
+    fn look_in(&mut self, nanos: u64) {
+        self.due = self.base.refresh_now().saturating_add(nanos);
+        self.look_when_due();
+    }
+
+    fn look_when_due(&mut self) {
+        self.look += 1;
+        self.base.set_timer(None, self.due, self.look);
+    }
+
+    /// Kills the child if it should have said something by now: it is frozen, or hangs. Another one is started then, as after any death.
+    fn look_at_child(&mut self) {
+        // What it has said may still be in the socket.
+        self.listen_to_child();
+        let Some(child) = &self.child else { return };
+        let (pid, now) = (child.pid(), self.base.refresh_now());
+        if now < self.due {
+            return self.look_when_due();
+        }
+        if now - self.due > LATE {
+            // This process was frozen itself, and perhaps the child with it; what it said meanwhile may not have found room.
+            return self.look_in(self.silence);
+        }
+        let why = match (self.ending, self.ready) {
+            (true, _) => "does not end",
+            (false, None) => "does not get ready",
+            (false, Some(_)) => "says nothing any more",
+        };
+        log::error!("evd (process {pid}) {why}; it is killed");
+        // It may just have ended.
+        let _ = sys::send_signal(pid, sys::KILL_SIGNAL);
+        // If even that does not help it is tried again.
+        self.look_in(ENDS);
     }
 
     fn keep(&mut self) -> io::Result<u8> {
@@ -125,12 +200,12 @@ impl Keeper {
                     Activation::Signal(set) if Some(set.signo) != sys::CHILD_SIGNAL => {
                         self.pass_on(set.signo, set.pid);
                     }
-                    Activation::Timer { .. } if self.child.is_none() && !self.ending => {
+                    Activation::Timer { token: AGAIN, .. } if self.child.is_none() && !self.ending => {
                         if let Err(e) = self.start() {
-                            log::error!("can't start evd: {e}");
-                            self.start_later();
+                            self.start_later(&format!("can't start evd: {e}"));
                         }
                     }
+                    Activation::Timer { token, .. } if token == self.look => self.look_at_child(),
                     _ => {}
                 }
             }
@@ -142,11 +217,14 @@ impl Keeper {
 
     fn pass_on(&mut self, signo: i32, from: i32) {
         log::info!("{} from process {from}", signal_name(signo));
-        // evd reloads by SIGHUP, and ends by the others.
-        self.ending |= Some(signo) != sys::RELOAD_SIGNAL;
         if let Some(child) = &self.child {
             // It may just have ended.
             let _ = sys::send_signal(child.pid(), signo);
+        }
+        // evd reloads by SIGHUP, and ends by the others.
+        if Some(signo) != sys::RELOAD_SIGNAL && !self.ending {
+            self.ending = true;
+            self.look_in(ENDS);
         }
     }
 
@@ -170,21 +248,21 @@ impl Keeper {
         if self.ending || is_final {
             return Ok(Some(status));
         }
-        log::error!("evd ended {text}; it is started again with {} kept fds", self.kept.len());
         let worked = self.ready.is_some_and(|since| sys::monotonic_ns().saturating_sub(since) >= LIVES);
         if worked {
             self.failures = 0;
         }
-        self.start_later();
+        self.start_later(&format!("evd ended {text}"));
         Ok(None)
     }
 
-    fn start_later(&mut self) {
-        let doubled = self.failures.saturating_sub(PATIENCE).min(20);
-        let pause = (PAUSE << doubled).min(LONGEST_PAUSE);
-        self.failures += 1;
+    fn start_later(&mut self, why: &str) {
+        let pause = pause(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        let when = if pause == 0 { "at once".to_owned() } else { format!("in {} ms", pause / 1_000_000) };
+        log::error!("{why}; it is started again {when} with {} kept fds", self.kept.len());
         let at = self.base.refresh_now().saturating_add(pause);
-        self.base.set_timer(None, at, 0);
+        self.base.set_timer(None, at, AGAIN);
     }
 
     fn listen_to_child(&mut self) {
@@ -217,6 +295,13 @@ impl Keeper {
             self.ready = Some(sys::monotonic_ns());
             self.ever_ready = true;
         }
+        match (value("READY"), value("WATCHDOG")) {
+            _ if self.ending => {}
+            ("1", _) => self.look_in(self.silence),
+            // The timer is moved when it comes.
+            (_, "1") => self.due = self.base.refresh_now().saturating_add(self.silence),
+            _ => {}
+        }
         if value("FDSTOREREMOVE") == "1" {
             self.kept.retain(|(n, _)| n != name);
         }
@@ -228,5 +313,33 @@ impl Keeper {
             self.kept.extend(fds.into_iter().take(room).map(|fd| (name.to_owned(), fd)));
         }
         // What was not kept is closed here: that is also the answer to BARRIER.
+    }
+}
+
+/// How long evd may say nothing, by the variable that says it in microseconds.
+fn silence(variable: Option<&str>) -> u64 {
+    let told = variable.and_then(|v| v.parse::<u64>().ok()).filter(|usec| *usec > 0);
+    told.map_or(SILENCE, |usec| usec.saturating_mul(1000))
+}
+
+/// How long evd is not started after it has failed so often in a row before, in nanoseconds.
+fn pause(failures: u32) -> u64 {
+    match failures {
+        // Who had got to work is missed.
+        0 => 0,
+        n => (PAUSE << n.saturating_sub(PATIENCE).min(20)).min(LONGEST_PAUSE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_start_is_at_once_and_the_pauses_grow_to_a_bound() {
+        let pauses: Vec<u64> = (0..100).map(pause).collect();
+        assert_eq!((pauses[0], pauses[1], pauses[PATIENCE as usize]), (0, PAUSE, PAUSE));
+        assert!(pauses.is_sorted() && pauses[6] > PAUSE);
+        assert_eq!((pauses[99], pause(u32::MAX)), (LONGEST_PAUSE, LONGEST_PAUSE));
     }
 }

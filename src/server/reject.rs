@@ -17,9 +17,9 @@ const MOST: usize = 64;
 /// Where refused connections go.
 #[derive(Default)]
 pub(super) struct Reject {
-    thread: Option<Sender<(OwnedFd, Refused)>>,
-    /// Those that there was no thread for; they count as waiting.
-    unsent: Vec<(OwnedFd, Refused)>,
+    thread: Option<Sender<(OwnedFd, Option<Refused>)>>,
+    /// Those that there was no thread for; they count as waiting. `None`: it is told, and only has to be closed.
+    unsent: Vec<(OwnedFd, Option<Refused>)>,
     waiting: Arc<AtomicUsize>,
     /// Said once, and not each time that it is tried.
     is_missing: bool,
@@ -34,7 +34,7 @@ impl Reject {
     /// As [`Reject::refuse`], with all that there is to say.
     pub fn tell(&mut self, socket: OwnedFd, refused: Refused) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.unsent.push((socket, refused));
+        self.unsent.push((socket, Some(refused)));
         self.hand_over();
     }
 
@@ -46,7 +46,13 @@ impl Reject {
         if self.thread.is_none() {
             self.start();
         }
-        let Some(thread) = &self.thread else { return false };
+        let Some(thread) = &self.thread else {
+            // To tell them does not wait for anybody, and they need not wait to hear it; to close them would.
+            for (socket, refused) in &mut self.unsent {
+                refused.take().into_iter().for_each(|r| say(socket, &r));
+            }
+            return false;
+        };
         for one in self.unsent.drain(..) {
             // The thread ends only with its sender.
             let _ = thread.send(one);
@@ -60,15 +66,13 @@ impl Reject {
     }
 
     fn start(&mut self) {
-        let (sender, receiver) = channel::<(OwnedFd, Refused)>();
+        let (sender, receiver) = channel::<(OwnedFd, Option<Refused>)>();
         let waiting = Arc::clone(&self.waiting);
         let run = move || {
             while let Ok(first) = receiver.recv() {
                 let mut sockets = Vec::new();
                 for (socket, refused) in std::iter::once(first).chain(receiver.try_iter().take(MOST)) {
-                    let mut out = Output::default();
-                    let _ = out.push(0, &refused);
-                    let _ = out.flush(socket.as_fd());
+                    refused.iter().for_each(|r| say(&socket, r));
                     sockets.push(socket);
                 }
                 let count = sockets.len();
@@ -85,4 +89,11 @@ impl Reject {
             Err(_) => {}
         }
     }
+}
+
+/// Says it as far as there is room for it; who has gone need not hear it.
+fn say(socket: &OwnedFd, refused: &Refused) {
+    let mut out = Output::default();
+    let _ = out.push(0, refused);
+    let _ = out.flush(socket.as_fd());
 }

@@ -44,6 +44,18 @@ fn at_evd(evd: &Evd) -> u64 {
 }
 
 #[test]
+fn callbacks_are_counted_at_evd_though_nothing_else_is_told() {
+    let evd = evd();
+    let base = base(&evd);
+    let tick = Event::timer(&base, What::PERSIST, |_, _| {}).unwrap();
+    tick.add(Some(20 * MS)).unwrap();
+    let known = || base_info(&evd, "test").unwrap()["callbacks"].as_u64().unwrap();
+    until(&base, "evd knows of many", || known() > 20);
+    tick.del().unwrap();
+    base.sync().unwrap();
+}
+
+#[test]
 fn timers_that_are_moved_and_cancelled_at_evd_fire_once_and_never_early() {
     let evd = evd();
     let base = base(&evd);

@@ -62,11 +62,68 @@ fn an_evd_that_is_not_there_is_3_and_the_message_names_the_path() {
 }
 
 #[test]
+fn an_evd_whose_socket_was_removed_is_not_said_not_to_run() {
+    let fake = Fake::start(|_, _| Next::Close);
+    std::fs::remove_file(&fake.path).unwrap();
+    let (code, _, err) = run(&fake.path, &["status"]);
+    assert_eq!(code, 3);
+    let gone =
+        format!("evctl: evd runs, but nobody can reach it: its socket {} is gone", fake.path.display());
+    assert!(err.starts_with(&gone), "{err}");
+}
+
+#[test]
 fn the_socket_is_found_by_the_environment() {
     let fake = Fake::start(|peer, _| peer.reply(&Triggered { reached: 1, queued: 0 }));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evctl"));
     command.args(["trigger", "x"]).env("EVD_SOCKET", &fake.path);
     assert_eq!(taken_apart(command.output().unwrap()).0, 0);
+}
+
+#[test]
+fn both_places_are_named_where_none_has_a_socket() {
+    let dir = Dir::new();
+    let status = |name: &str, value: &std::path::Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evctl"));
+        command.env_remove("EVD_SOCKET").env_remove("XDG_RUNTIME_DIR").env(name, value).arg("status");
+        taken_apart(command.output().unwrap())
+    };
+    let user = dir.join("evd/socket");
+    if !std::path::Path::new("/run/evd/socket").exists() {
+        let (code, _, err) = status("XDG_RUNTIME_DIR", &dir.join("."));
+        assert_eq!(code, 3);
+        let both =
+            format!("there is no socket at {}, nor at /run/evd/socket", dir.join("./evd/socket").display());
+        assert!(err.contains(&both), "{err}");
+    }
+    // What is named is the only one.
+    let (code, _, err) = status("EVD_SOCKET", &user);
+    assert_eq!(code, 3);
+    assert!(err.contains(user.to_str().unwrap()) && !err.contains("/run/evd"), "{err}");
+}
+
+#[test]
+fn the_systems_evd_is_found_where_the_user_has_none() {
+    if evd_proto::sys::effective_ids().0 != 0 {
+        println!("skipped: only root can mount a /run of its own");
+        return;
+    }
+    let system = Fake::start(|peer, _| peer.reply(&Triggered { reached: 1, queued: 0 }));
+    let users = Fake::start(|peer, _| peer.reply(&Triggered { reached: 2, queued: 0 }));
+    let runtime = Dir::new();
+    let reached = || {
+        let script = "mount -t tmpfs none /run && mkdir /run/evd && ln -s \"$1\" /run/evd/socket && exec \"$0\" trigger x";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_evctl")]).arg(&system.path);
+        command.env_remove("EVD_SOCKET").env("XDG_RUNTIME_DIR", runtime.join(""));
+        let (code, out, err) = taken_apart(command.output().unwrap());
+        assert_eq!(code, 0, "{err}");
+        out
+    };
+    assert!(reached().contains("1 subscriber got"));
+    std::fs::create_dir(runtime.join("evd")).unwrap();
+    std::os::unix::fs::symlink(&users.path, runtime.join("evd/socket")).unwrap();
+    assert!(reached().contains("2 subscribers got"));
 }
 
 #[test]

@@ -168,6 +168,10 @@ fn an_evd_that_could_make_no_thread_serves_as_soon_as_it_can() {
     let mut all: Vec<Raw> = (0..100).map(|_| Raw::connect(&host.evd.path())).collect();
     all.iter_mut().for_each(|one| one.send_if_open(&hello("many", "")));
     eventually("it takes no more of them", || host.evd.fds() >= host.fds + 60);
+    // Those that it has taken hear it at once, and need not wait for a thread that would close them.
+    for mut one in all.drain(..60) {
+        assert_eq!(one.next().kind, Kind::Refused);
+    }
     strace.detach();
     host.evd.serves();
     for mut one in all {

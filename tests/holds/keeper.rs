@@ -248,3 +248,127 @@ fn a_keeper_that_is_told_to_end_at_any_moment_ends() {
         assert!(status.success(), "{status}: {}", std::fs::read_to_string(dir.0.join("log")).unwrap());
     }
 }
+
+/// It may write files of so many bytes.
+fn limit_file_size(c: &mut std::process::Command, bytes: u64) {
+    use std::os::unix::process::CommandExt;
+    let limit = move || {
+        let lim = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: `lim` is live for the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &lim) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe.
+    unsafe { c.pre_exec(limit) };
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_refuses_holds_and_ends_nobody() {
+    let keeper = Keeper::start_with(|c| limit_file_size(c, 0));
+    let pid = keeper.evd();
+    let mut raw = keeper.session();
+    let (fd, thing) = thing(0, "x");
+    let got = ask(&mut raw, &hold("a", b"", 0, false), &[fd.as_raw_fd()]).unwrap();
+    assert_eq!(got.read::<Refused>().code, Code::System);
+    drop(fd);
+    eventually("it is closed", || !thing.is_open());
+    assert!(list(&mut raw).unwrap().is_empty());
+    assert!(pid.is_some());
+    assert_eq!(keeper.evd(), pid);
+}
+
+#[test]
+fn an_evd_that_ends_at_once_is_started_more_and_more_slowly() {
+    let keeper = Keeper::start_replaceable(|_| {});
+    keeper.replace("[ -e \"$0.bad\" ] && kill -KILL $$");
+    let bad = keeper.dir.0.join("evd.bad");
+    std::fs::write(&bad, "").unwrap();
+    let begin = Instant::now();
+    sys::send_signal(keeper.evd().unwrap(), libc::SIGKILL).unwrap();
+    eventually("it was started often", || keeper.log().contains("again in 320 ms"));
+    assert!(begin.elapsed() >= Duration::from_millis(5 * 20 + 40 + 80 + 160));
+    let log = keeper.log();
+    let pauses: Vec<&str> =
+        log.lines().filter_map(|l| Some(l.split_once("again in ")?.1.split_once(' ')?.0)).collect();
+    assert_eq!(pauses[..9], ["20", "20", "20", "20", "20", "40", "80", "160", "320"], "{log}");
+    std::fs::remove_file(&bad).unwrap();
+    keeper.back();
+}
+
+#[test]
+fn an_evd_that_is_frozen_is_replaced_and_what_is_held_is_there() {
+    let keeper = Keeper::start_with(|c| {
+        c.env("WATCHDOG_USEC", "1000000");
+    });
+    let mut raw = keeper.session();
+    let (fd, thing) = thing(0, "x");
+    ask(&mut raw, &hold("a", b"", 0, false), &[fd.as_raw_fd()]).unwrap().read::<Done>();
+    for _ in 0..2 {
+        let frozen = keeper.evd().unwrap();
+        sys::send_signal(frozen, libc::SIGSTOP).unwrap();
+        eventually("another evd is there", || keeper.evd().is_some_and(|p| p != frozen));
+        assert_eq!(list(&mut keeper.session()).unwrap().len(), 1);
+        assert!(thing.is_open());
+    }
+    assert!(keeper.log().contains("says nothing any more; it is killed"), "{}", keeper.log());
+}
+
+#[test]
+fn an_evd_that_is_well_is_not_killed_by_its_keeper() {
+    let usec = 3_000_000;
+    let keeper = Keeper::start_with(|c| {
+        // This one is the keeper's own, if it was any's.
+        c.env("WATCHDOG_USEC", usec.to_string()).env("WATCHDOG_PID", "1");
+    });
+    let pid = keeper.evd().unwrap();
+    // Time must pass: the keeper was frozen for longer than evd may be silent, and then is not for as long.
+    sys::send_signal(keeper.process.id() as i32, libc::SIGSTOP).unwrap();
+    std::thread::sleep(Duration::from_micros(usec * 3 / 2));
+    sys::send_signal(keeper.process.id() as i32, libc::SIGCONT).unwrap();
+    std::thread::sleep(Duration::from_micros(usec * 3 / 2));
+    assert_eq!(keeper.evd(), Some(pid), "{}", keeper.log());
+    assert!(!keeper.log().contains("killed"), "{}", keeper.log());
+}
+
+#[test]
+fn a_keeper_that_is_told_to_end_does_not_wait_for_ever_for_an_evd_that_is_frozen() {
+    let mut keeper = Keeper::start();
+    sys::send_signal(keeper.evd().unwrap(), libc::SIGSTOP).unwrap();
+    sys::send_signal(keeper.process.id() as i32, libc::SIGTERM).unwrap();
+    assert_eq!(keeper.process.wait().unwrap().code(), Some(128 + libc::SIGKILL));
+    assert!(keeper.log().contains("does not end; it is killed"), "{}", keeper.log());
+    assert!(!keeper.path().exists());
+}
+
+#[test]
+fn sockets_that_somebody_has_removed_are_made_anew_with_the_next_evd() {
+    let keeper = Keeper::start();
+    let mut raw = keeper.session();
+    let (fd, thing) = thing(0, "x");
+    ask(&mut raw, &hold("a", b"", 0, false), &[fd.as_raw_fd()]).unwrap().read::<Done>();
+    let before = std::fs::metadata(keeper.path()).unwrap().permissions();
+    let mut beside = keeper.path().into_os_string();
+    beside.push(".sd");
+    for file in [keeper.path(), beside.into()] {
+        std::fs::remove_file(&file).unwrap();
+        if !keeper.path().exists() {
+            // Another one says what is wrong.
+            let (status, text) = outcome(command(&keeper.path()));
+            assert_eq!(status, Some(75));
+            assert!(text.contains("the socket is gone"), "{text}");
+        }
+        let old = keeper.evd().unwrap();
+        sys::send_signal(old, libc::SIGTERM).unwrap();
+        eventually("another evd is there", || keeper.evd().is_some_and(|p| p != old));
+        keeper.back();
+        assert!(file.exists());
+        assert_eq!(list(&mut keeper.session()).unwrap().len(), 1);
+        assert!(thing.is_open());
+    }
+    assert_eq!(std::fs::metadata(keeper.path()).unwrap().permissions(), before);
+    // What is stored from now on is stored.
+    let (fd, _later) = crate::kept::thing(0, "y");
+    ask(&mut keeper.session(), &hold("b", b"", 0, false), &[fd.as_raw_fd()]).unwrap().read::<Done>();
+    keeper.kill();
+    assert_eq!(list(&mut keeper.session()).unwrap().len(), 2);
+}

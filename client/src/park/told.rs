@@ -1,6 +1,7 @@
 //! What evd is told beside what it waits for.
 //!
-//! Timers are told lazily: only a new or an earlier deadline, or a cancel. Counts of local watches go along with other messages.
+//! Timers are told lazily: only a new or an earlier deadline, or a cancel. Counts of local watches are told once a second at most, and the count of
+//! callbacks goes along with other messages.
 
 use super::BATCH;
 use crate::state::{Bits, Place, State};
@@ -99,10 +100,14 @@ impl State {
             || !park.gone.is_empty()
             || !park.labels.is_empty()
             || park.report_signals;
-        if !news || (now < park.next_report && !park.attended) {
+        // Counts are no reason to say something, but go along with what is said anyway.
+        let is_along =
+            self.callbacks != park.told_callbacks && self.link.up().is_some_and(|up| up.line.unsent);
+        if !(news || is_along) || (now < park.next_report && !park.attended) {
             return;
         }
         park.next_report = now + REPORT_EVERY;
+        park.told_callbacks = self.callbacks;
         let signals = self.signals.keys().fold(0u64, |bits, s| bits | 1 << (s % 64));
         let mut reports = std::mem::take(&mut self.park.reports);
         let mut labels = std::mem::take(&mut self.park.labels);

@@ -4,6 +4,7 @@
 //! `timer` and `wake` have two ways each.
 
 mod accounts;
+mod bound;
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd", target_vendor = "apple"))]
 #[path = "system/bsd.rs"]
 mod bsd;
@@ -71,6 +72,7 @@ mod timer;
 mod wake;
 
 pub use accounts::{group_id, overflow_uid, user_id};
+pub use bound::{bound_path, is_listened_at};
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use counted::{count_up, counter, counting_timer, look_at_count, take_count};
 pub use end::close_in_passing;
@@ -96,8 +98,8 @@ pub use process::{
     process_state, resident_bytes, send_signal, thread_name,
 };
 pub use signals::{
-    CHILD_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed, ignore_daemon_scope,
-    is_signal, signal_name, signal_number,
+    CHILD_SIGNAL, KILL_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed,
+    ignore_signals, is_signal, signal_name, signal_number,
 };
 pub use socket::{
     Listener, Peer, Received, adopt_listener, connect, is_listening_unix, listen, peer, peer_groups,

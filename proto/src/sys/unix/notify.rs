@@ -87,11 +87,20 @@ impl NotifyReceiver {
     /// As bind(2). [`io::ErrorKind::Unsupported`] where it can't be known who sends: elsewhere than on Linux.
     pub fn bind(path: &Path) -> io::Result<NotifyReceiver> {
         let _ = std::fs::remove_file(path);
-        let socket = UnixDatagram::bind(path)?;
-        let receiver = NotifyReceiver { socket, path: path.to_owned() };
-        super::restrict_file_mode(path, 0o600, None)?;
-        keep::ask_for_senders(receiver.socket.as_fd())?;
-        Ok(receiver)
+        Ok(NotifyReceiver { socket: receiving_at(path)?, path: path.to_owned() })
+    }
+
+    /// If its file is gone, makes another socket at the same place; what was not read of the old one is lost. Whether it was so.
+    ///
+    /// # Errors
+    /// As [`NotifyReceiver::bind`]; it is then as it was.
+    pub fn restore(&mut self) -> io::Result<bool> {
+        match self.path.symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            _ => return Ok(false),
+        }
+        self.socket = receiving_at(&self.path)?;
+        Ok(true)
     }
 
     /// Where it is.
@@ -114,6 +123,16 @@ impl NotifyReceiver {
             Err(e) => Err(e),
         }
     }
+}
+
+fn receiving_at(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::bind(path)?;
+    let ready = super::restrict_file_mode(path, 0o600, None);
+    if let Err(e) = ready.and_then(|()| keep::ask_for_senders(socket.as_fd())) {
+        let _ = std::fs::remove_file(path);
+        return Err(e);
+    }
+    Ok(socket)
 }
 
 impl AsFd for NotifyReceiver {

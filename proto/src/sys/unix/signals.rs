@@ -21,6 +21,8 @@ pub const STOP_SIGNALS: &[i32] = &[libc::SIGTERM, libc::SIGINT];
 pub const RELOAD_SIGNAL: Option<i32> = Some(libc::SIGHUP);
 /// The one that says that a child has ended.
 pub const CHILD_SIGNAL: Option<i32> = Some(libc::SIGCHLD);
+/// What ends a process that does nothing any more.
+pub const KILL_SIGNAL: i32 = libc::SIGKILL;
 
 /// What came of one signal since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,18 +229,19 @@ pub fn is_signal(signo: i32) -> bool {
     (1..COUNT as i32).contains(&signo)
 }
 
-/// Ignores, for the whole process, the signals that evd may pass on: one that nobody asked for, or does not any more, must not end it.
+/// Ignores, for the whole process and what it executes, the signals that must not end evd: those that it may pass on, as nobody may have asked for one, or does
+/// not any more; and SIGXFSZ, so that a write beyond RLIMIT_FSIZE fails with `EFBIG` as any other write that fails.
 ///
 /// # Errors
 /// None in practice: they can all be ignored.
 ///
-/// Source: sigaction(2).
-pub fn ignore_daemon_scope() -> io::Result<()> {
+/// Source: sigaction(2), signal(7), getrlimit(2).
+pub fn ignore_signals() -> io::Result<()> {
     // SAFETY: all zeroes is a valid sigaction.
     let mut ignore: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     ignore.sa_sigaction = libc::SIG_IGN;
     (1..COUNT as i32)
-        .filter(|s| daemon_scope_allowed(*s))
+        .filter(|s| daemon_scope_allowed(*s) || *s == libc::SIGXFSZ)
         .try_for_each(|s| action(s, Some(&ignore)).map(drop))
 }
 

@@ -270,8 +270,16 @@ pub(super) fn set_option(fd: BorrowedFd<'_>, name: libc::c_int, value: libc::c_i
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
-    path: Option<PathBuf>,
-    _lock: Option<FileLock>,
+    made: Option<Made>,
+}
+
+/// What was made for a listener. The file of the lock stays for ever: who removed it could remove one that another process has just opened, and two would have a lock each.
+#[derive(Debug)]
+struct Made {
+    path: PathBuf,
+    mode: u32,
+    gid: Option<u32>,
+    _lock: FileLock,
 }
 
 impl Listener {
@@ -292,7 +300,21 @@ impl Listener {
 
     /// The file of the socket, if it was made here.
     pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+        self.made.as_ref().map(|made| made.path.as_path())
+    }
+
+    /// If its file was made here and is gone, listens anew at the same place. Who waited to be accepted at the old one is not. Whether it was so.
+    ///
+    /// # Errors
+    /// As [`listen`]; it is then as it was.
+    pub fn restore(&mut self) -> io::Result<bool> {
+        let Some(made) = &self.made else { return Ok(false) };
+        match std::fs::symlink_metadata(&made.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            _ => return Ok(false),
+        }
+        self.fd = bind(&made.path, made.mode, made.gid)?;
+        Ok(true)
     }
 }
 
@@ -304,9 +326,9 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(made) = &self.made {
             // The lock is still held here, so the file is ours and not a successor's.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&made.path);
         }
     }
 }
@@ -314,25 +336,17 @@ impl Drop for Listener {
 /// Listens at `path` with the given mode and group. A socket file that nobody serves any more is replaced; `path.lock` is locked for as long as the
 /// listener lives, so that two can't serve one path.
 ///
-/// The socket is bound under another name, given its mode, and renamed into place: there is no moment in which others could connect too early.
+/// The socket gets its mode before it listens: there is no moment in which others could connect too early.
 ///
 /// # Errors
 /// `AddrInUse`: somebody serves this path. `InvalidInput`: the path is too long. `NotFound`: its directory does not exist. `PermissionDenied`.
 /// `AlreadyExists`: there is something at the path that is not a socket.
 pub fn listen(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<Listener> {
-    let extended = |suffix: &str| {
-        let mut s = path.as_os_str().to_owned();
-        s.push(suffix);
-        PathBuf::from(s)
-    };
-    let temporary = extended(".new");
-    // The temporary name is the longer one, and must fit as well; the error speaks of the path that was asked for.
+    // Before anything is made.
     address(path)?;
-    let (addr, len) = address(&temporary).map_err(|_| {
-        let text = format!("the socket path {} is too long by a few bytes", path.display());
-        io::Error::new(io::ErrorKind::InvalidInput, text)
-    })?;
-    let lock = FileLock::take(&extended(".lock"))?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let lock = FileLock::take(Path::new(&beside))?;
     let Some(lock) = lock else {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process holds its lock"));
     };
@@ -351,26 +365,33 @@ pub fn listen(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<Listener> 
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens at it"));
                 }
-                Err(_) => {}
+                // Nobody serves it any more.
+                Err(_) => std::fs::remove_file(path)?,
             }
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
+    let fd = bind(path, mode, gid)?;
+    Ok(Listener { fd, made: Some(Made { path: path.to_owned(), mode, gid, _lock: lock }) })
+}
+
+/// Listens at a path where nothing is.
+fn bind(path: &Path, mode: u32, gid: Option<u32>) -> io::Result<OwnedFd> {
+    let (addr, len) = address(path)?;
     let fd = fresh::stream_socket()?;
-    let _ = std::fs::remove_file(&temporary);
     // SAFETY: `addr` is a valid sockaddr_un of `len` bytes for the call.
     cvt(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len) })?;
-    let in_place = super::restrict_file_mode(&temporary, mode, gid).and_then(|()| {
+    // Until it listens, whoever connects is refused.
+    let listening = super::restrict_file_mode(path, mode, gid).and_then(|()| {
         // SAFETY: listen takes two numbers.
-        cvt(unsafe { libc::listen(fd.as_raw_fd(), 4096) })?;
-        std::fs::rename(&temporary, path)
+        cvt(unsafe { libc::listen(fd.as_raw_fd(), 4096) })
     });
-    if let Err(e) = in_place {
-        let _ = std::fs::remove_file(&temporary);
+    if let Err(e) = listening {
+        let _ = std::fs::remove_file(path);
         return Err(e);
     }
-    Ok(Listener { fd, path: Some(path.to_owned()), _lock: Some(lock) })
+    Ok(fd)
 }
 
 /// Takes over a listening socket that a service manager has passed as number `fd`; made non-blocking and closed on exec.
@@ -388,7 +409,7 @@ pub fn adopt_listener(fd: RawFd) -> io::Result<Listener> {
     }
     // The socket is ours alone: the service manager only keeps it.
     set_nonblocking(fd.as_fd())?;
-    Ok(Listener { fd, path: None, _lock: None })
+    Ok(Listener { fd, made: None })
 }
 
 /// Whether `fd` is a listening Unix stream socket.

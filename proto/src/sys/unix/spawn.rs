@@ -44,13 +44,13 @@ impl Running {
     }
 }
 
-/// Starts `command` in a child that finds copies of `fds` from number 3 on, with their names, as [`exec_with_fds`] says, and `variables` in its environment.
-/// It gets SIGTERM when the calling thread ends. If it can't be run, it ends with status 127.
+/// Starts `command` in a child that finds copies of `fds` from number 3 on, with their names, as [`exec_with_fds`] says, and `variables` and its own id as `WATCHDOG_PID` in its
+/// environment. It gets SIGTERM when the calling thread ends. If it can't be run, it ends with status 127.
 ///
 /// # Errors
 /// `Unsupported` if the process has other threads: what the child does between fork and exec is only safe without; and elsewhere than on Linux. `EAGAIN`, `EMFILE`.
 ///
-/// Source: fork(2), prctl(2) on PR_SET_PDEATHSIG.
+/// Source: fork(2), prctl(2) on PR_SET_PDEATHSIG, sd_watchdog_enabled(3).
 pub fn spawn_with_fds(
     command: &[OsString],
     variables: &[(&str, OsString)],
@@ -82,7 +82,8 @@ pub fn spawn_with_fds(
             // SAFETY: takes nothing, can't fail.
             if bound && unsafe { libc::getppid() } == parent {
                 // This is the child, which has one thread, as its parent had.
-                for (name, value) in variables {
+                let watchdog = ("WATCHDOG_PID", OsString::from(std::process::id().to_string()));
+                for (name, value) in variables.iter().chain([&watchdog]) {
                     // SAFETY: nobody else reads the environment: there is no other thread.
                     unsafe { std::env::set_var(name, value) };
                 }

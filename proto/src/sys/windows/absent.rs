@@ -164,6 +164,12 @@ impl NotifyReceiver {
     }
 
     /// # Errors
+    /// None: there is none.
+    pub fn restore(&mut self) -> io::Result<bool> {
+        match self.0 {}
+    }
+
+    /// # Errors
     /// There is none to be read.
     pub fn next(&self) -> io::Result<Option<Notification>> {
         match self.0 {}
@@ -288,8 +294,18 @@ pub fn resident_bytes(_pid: u32) -> Option<(u64, u64)> {
 ///
 /// # Errors
 /// None.
-pub fn ignore_daemon_scope() -> io::Result<()> {
+pub fn ignore_signals() -> io::Result<()> {
     Ok(())
+}
+
+/// A pipe that somebody listens at can't be removed.
+pub fn is_listened_at(_path: &Path) -> bool {
+    false
+}
+
+/// No socket is passed that has a path.
+pub fn bound_path(_fd: BorrowedFd<'_>) -> Option<PathBuf> {
+    None
 }
 
 /// Pipes have no directory.

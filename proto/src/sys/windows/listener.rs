@@ -143,6 +143,14 @@ impl Shared {
 }
 
 impl Listener {
+    /// A pipe that somebody listens at can't be removed, so there is nothing to be made anew.
+    ///
+    /// # Errors
+    /// None.
+    pub fn restore(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Takes one waiting connection, as a non-blocking socket that no child inherits.
     ///
     /// # Errors

@@ -29,10 +29,10 @@ mod wake;
 pub use absent::deny_calls;
 pub use absent::{
     Exit, KEEPS_FDS, MemFile, Notification, NotifyReceiver, Running, Slot, adopt_fd, adopt_listener,
-    check_exec, count_up, default_socket, enlarge_send_buffer, exec_with_fds, group_id, ignore_daemon_scope,
-    kernel_entries, look_at_count, make_directory, most_epoll_entries, no_new_privileges, notify,
-    overflow_uid, passed_fds, peek_from_start, peek_next, pipe, resident_bytes, return_memory,
-    spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
+    bound_path, check_exec, count_up, default_socket, enlarge_send_buffer, exec_with_fds, group_id,
+    ignore_signals, is_listened_at, kernel_entries, look_at_count, make_directory, most_epoll_entries,
+    no_new_privileges, notify, overflow_uid, passed_fds, peek_from_start, peek_next, pipe, resident_bytes,
+    return_memory, spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
 };
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};
@@ -48,8 +48,8 @@ pub use process::{
 };
 pub use service::run_service;
 pub use signals::{
-    CHILD_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed, is_signal,
-    signal_name, signal_number,
+    CHILD_SIGNAL, KILL_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed,
+    is_signal, signal_name, signal_number,
 };
 pub use socket::{
     Peer, Received, close_in_passing, connect, peer, peer_groups, peer_process, recv, send, socketpair,

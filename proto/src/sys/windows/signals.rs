@@ -31,6 +31,8 @@ pub const STOP_SIGNALS: &[i32] = &[INT, TERM, BREAK];
 pub const RELOAD_SIGNAL: Option<i32> = None;
 /// The one that says that a child has ended: there is none on Windows.
 pub const CHILD_SIGNAL: Option<i32> = None;
+/// There is nothing that ends another process by a number; nobody can be sent this.
+pub const KILL_SIGNAL: i32 = 9;
 
 /// What came of one signal since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
