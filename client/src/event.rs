@@ -202,7 +202,8 @@ impl<F: 'static> Event<F> {
     /// time it fires.
     ///
     /// # Errors
-    /// `BadFd`, `NotWatchable`, `Combination` (ET beside level on one fd), `Os`; for signals `Os` if it can't be caught. Nothing has changed then.
+    /// `BadFd`, `NotWatchable`, `Combination` (ET beside level on one fd), `Os`; for signals `Os` if it is not caught (KILL and STOP can't be; who returns from the
+    /// handler of SEGV, ILL or FPE meets it again at once; the C library keeps some for itself). Nothing has changed then.
     /// What only evd could refuse leaves the watch local, and is no error.
     pub fn add(&self, timeout: Option<Duration>) -> Result<(), Error> {
         self.change(|state, id| state.add(id, timeout))?
@@ -233,12 +234,12 @@ impl<F: 'static> Event<F> {
     }
 
     /// As [`Event::active`], and the callback of a signal event runs `times` times, also none: the third argument of libevent's `event_active`. For a named
-    /// event [`Event::times`] says so; for others it means nothing.
+    /// event [`Event::times`] says so; for others it means nothing. While a signal event is active the number stays as it is, as in libevent.
     ///
     /// # Errors
     /// `Forked`.
     pub fn active_times(&self, what: What, times: u32) -> Result<(), Error> {
-        self.change(|state, id| state.activate(id, what, times))
+        self.change(|state, id| state.activate_by_hand(id, what, times))
     }
 
     /// Makes it active with `what` when the loop is about to wait the next time, and not in the queue that runs now, so that the loop looks for what is more urgent
@@ -263,7 +264,7 @@ impl<F: 'static> Event<F> {
         });
     }
 
-    /// libevent's `event_pending`: which bits of `asked` it waits for, or is active with.
+    /// libevent's `event_pending`: which bits of `asked` it waits for, or is active with: READ, WRITE, CLOSED, SIGNAL and TIMEOUT, and no others.
     pub fn pending(&self, asked: What) -> What {
         self.read(|state, id| state.pending(id, asked))
     }

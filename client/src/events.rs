@@ -198,6 +198,17 @@ impl State {
         self.note_most();
     }
 
+    /// The user asks for it. Of a signal only those that came add up while it is active: what is asked for is as in libevent.
+    pub fn activate_by_hand(&mut self, id: u32, res: What, calls: u32) {
+        let slot = self.slot_mut(id);
+        let signal = matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_));
+        if signal && slot.is(Bits::ACTIVE) {
+            slot.res |= res;
+        } else {
+            self.activate(id, res, calls);
+        }
+    }
+
     /// As [`State::activate`], and the caller keeps the high-water marks: while a wait's reports are taken in, activations only add up.
     #[inline]
     pub fn activate_quietly(&mut self, id: u32, res: What, calls: u32) {
@@ -259,13 +270,13 @@ impl State {
         if slot.is(Bits::INSERTED) {
             what |= slot.what & (What::IO | What::SIGNAL);
         }
-        if slot.is(Bits::ACTIVE) {
+        if slot.is(Bits::ACTIVE | Bits::LATER) {
             what |= slot.res;
         }
         if slot.timer.is_some() {
             what |= What::TIMEOUT;
         }
-        what & asked
+        what & asked & (What::IO | What::SIGNAL | What::TIMEOUT)
     }
 
     fn set_timer(&mut self, id: u32, deadline: u64) {

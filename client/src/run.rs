@@ -232,7 +232,7 @@ impl State {
             }
             Mail::Del(key) if known(self, key) => self.del(key.id),
             Mail::RemoveTimer(key) if known(self, key) => self.remove_timeout(key.id),
-            Mail::Activate { key, what } if known(self, key) => self.activate(key.id, what, 1),
+            Mail::Activate { key, what } if known(self, key) => self.activate_by_hand(key.id, what, 1),
             Mail::Exit => self.flow.exit = true,
             Mail::Break => self.flow.stop = true,
             Mail::Continue => self.flow.again = true,

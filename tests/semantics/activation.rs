@@ -107,9 +107,14 @@ fn active_times_is_how_often_a_signals_callback_runs_also_none() {
         let user = Event::user(base, counts(&runs)).unwrap();
         user.active_times(What::READ, 7).unwrap();
         assert_eq!(once(base).callbacks, 1, "it means nothing for others");
-        signal.active_times(What::SIGNAL, 1).unwrap();
-        signal.active_times(What::SIGNAL, 1).unwrap();
-        assert_eq!(once(base).callbacks, 2);
+        signal.active_times(What::SIGNAL, 2).unwrap();
+        signal.active_times(What::READ, 4).unwrap();
+        assert_eq!(once(base).callbacks, 2, "while it is active the number is not changed");
+        // What really came is added, also to that.
+        signal.add(None).unwrap();
+        signal.active_times(What::SIGNAL, 2).unwrap();
+        base.active_by_signal(libc::SIGURG);
+        assert_eq!(once(base).callbacks, 3);
     });
 }
 

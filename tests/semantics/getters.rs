@@ -29,6 +29,13 @@ fn pending_tells_of_the_bits_asked_for_only() {
         assert_eq!(user.pending(What::all()), What::empty(), "active with nothing");
         user.active(What::CLOSED).unwrap();
         assert_eq!(user.pending(What::all()), What::CLOSED);
+        // Flags and bits without a meaning are none that it waits for.
+        user.active(What::from_bits_retain(0xff)).unwrap();
+        let bits = What::IO | What::TIMEOUT | What::SIGNAL;
+        assert_eq!(user.pending(What::from_bits_retain(0xff)), bits);
+        let later = Event::user(base, |_, _| {}).unwrap();
+        later.active_later(What::WRITE).unwrap();
+        assert_eq!(later.pending(What::all()), What::WRITE, "it is about to be active");
     });
 }
 

@@ -147,6 +147,17 @@ fn what_is_no_signal_or_cannot_be_caught_is_refused() {
             assert!(matches!(event.add(Some(LONG)), Err(Error::Os(_))), "{bad}");
             assert_eq!(event.pending(What::all()), What::empty());
         }
+        for (bad, why) in [
+            (libc::SIGKILL, "can't be caught"),
+            (libc::SIGSEGV, "happens again"),
+            (libc::SIGILL, "happens again"),
+            (libc::SIGFPE, "happens again"),
+            (libc::SIGRTMIN() - 1, "C library"),
+        ] {
+            let event = Event::signal(base, bad, |_, _| {}).unwrap();
+            let text = event.add(None).unwrap_err().to_string();
+            assert!(text.contains(why) && text.contains(&bad.to_string()), "{text}");
+        }
         for bad in [libc::SIGTERM, libc::SIGCHLD, libc::SIGSEGV, 0] {
             assert!(matches!(Event::daemon_signal(base, bad, |_, _| {}), Err(Error::OutOfRange(_))), "{bad}");
         }

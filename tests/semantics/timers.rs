@@ -216,6 +216,34 @@ fn missed_timeouts_of_a_persistent_event_are_not_made_up_for() {
 }
 
 #[test]
+fn timers_that_a_long_callback_has_delayed_are_due_as_soon_as_it_has_ended() {
+    each_timed(|base, time| {
+        let log = Log::default();
+        let (l, t) = (log.clone(), time.clone());
+        let long = Event::timer(base, What::PERSIST, move |_, _| {
+            l.add("long");
+            t.pass(3 * TICK + TICK / 2);
+        })
+        .unwrap();
+        long.add(Some(TICK)).unwrap();
+        let once = Event::timer(base, What::empty(), log.says("once")).unwrap();
+        once.add(Some(2 * TICK)).unwrap();
+        let (near, far) = pair();
+        let read = Event::new(base, near, What::READ, log.says("read")).unwrap();
+        read.add(None).unwrap();
+        time.pass(TICK);
+        round(base);
+        assert_eq!(log.take(), ["long"]);
+        (&far).write_all(b"x").unwrap();
+        round(base);
+        let ran = log.take();
+        for each in ["long", "once TIMEOUT", "read READ"] {
+            assert!(ran.iter().any(|r| r == each), "{ran:?}");
+        }
+    });
+}
+
+#[test]
 fn a_persistent_timeout_starts_anew_when_anything_else_fires_the_event() {
     each_timed(|base, time| {
         let (a, mut b) = pair();

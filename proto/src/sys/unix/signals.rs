@@ -66,15 +66,13 @@ impl Signals {
     /// Catches `signo` from now on; adding it again changes nothing.
     ///
     /// # Errors
-    /// `InvalidInput`: not a signal, or one that can't or mustn't be caught (KILL, STOP, SEGV, ILL, FPE).
+    /// `InvalidInput`: not a signal, one that can't be caught (KILL, STOP), or is not to be (SEGV, ILL, FPE), or that the C library keeps for itself.
     pub fn add(&mut self, signo: i32) -> io::Result<()> {
         if self.registered.contains_key(&signo) {
             return Ok(());
         }
-        let forbidden = signal_hook_registry::FORBIDDEN.contains(&signo);
-        if !is_signal(signo) || forbidden {
-            let why = if forbidden { "can't be caught" } else { "is not a signal" };
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{signo} {why}")));
+        if let Some(why) = why_not(signo) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("signal {signo} {why}")));
         }
         let mut owners = owners();
         let shared = Arc::clone(&self.shared);
@@ -200,6 +198,21 @@ fn sender(info: &libc::siginfo_t) -> (i32, u32) {
     // SAFETY: as above.
     let uid = unsafe { info.si_uid() };
     (pid, uid)
+}
+
+/// Why a signal is not caught.
+fn why_not(signo: i32) -> Option<&'static str> {
+    match signo {
+        _ if !is_signal(signo) => Some("is none of this system"),
+        libc::SIGKILL | libc::SIGSTOP => Some("can't be caught"),
+        // The instruction that caused it is executed once more when the handler returns.
+        _ if signal_hook_registry::FORBIDDEN.contains(&signo) => Some(
+            "is not caught here: a fault happens again as soon as its handler returns, so no callback would ever run",
+        ),
+        // sigaction(2) is not told of these.
+        _ if action(signo, None).is_err() => Some("can't be had: the C library keeps it for itself"),
+        _ => None,
+    }
 }
 
 /// Whether `signo` is a signal's number on this system.
