@@ -1,7 +1,7 @@
 //! The floors of the house hold: who may import whom is read from the sources.
 //!
 //! Calls go down, and what comes up are returned values: so an import upwards is always a mistake. Also kept here: bincode is named in one file,
-//! `unsafe` stands on the two floors that talk to the system, and only they ask which system that is. This test reads text and knows just enough of Rust for that: comments and literals are
+//! `unsafe` stands on the two floors that talk to the system, and only they ask which system that is; the README's program is an example. This test reads text and knows just enough of Rust for that: comments and literals are
 //! blanked, `use` trees are taken apart, and paths in code that start at a crate are looked at like imports.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
@@ -369,6 +369,15 @@ fn sources(folder: &str) -> Vec<(String, String)> {
 
 fn all_sources() -> Vec<(String, String)> {
     ["src", "proto/src", "client/src"].into_iter().flat_map(sources).collect()
+}
+
+#[test]
+fn the_program_of_the_readme_is_the_example_web() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = fs::read_to_string(root.join("examples/web.rs")).unwrap();
+    let (_, program) = example.split_once("\n\n").unwrap();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    assert!(readme.contains(&format!("```rust\n{program}```\n")), "they differ");
 }
 
 #[test]
