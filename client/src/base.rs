@@ -255,7 +255,7 @@ impl EventBase {
     }
 
     /// Tells evd what is new, and waits until all of it has taken effect there: then every parked watch is armed and every name subscribed. Outside
-    /// a loop it first parks what is quiet, as a wait would.
+    /// a loop it first parks what is quiet, as a wait would. The calling thread waits for evd's answer, at most 2 s, and its loop with it.
     ///
     /// # Errors
     /// `NeedsEvd`, `Lost`, `Forked`.
@@ -301,10 +301,35 @@ impl EventBase {
         }
     }
 
-    /// Gives evd a copy of `fd` to keep for whoever of this user takes it by `name`, also after this process has died. `ttl` of `None`: until then.
+    /// Gives evd a copy of `fd` to keep for whoever of this user takes it by `name`, also after this process has died. After `ttl` it is let go: `None` means never,
+    /// zero at once.
+    ///
+    /// This and all that follows up to [`EventBase::drop_held`] waits for evd's answer, at most 2 s, and the loop of this thread waits with it; without an answer the link is lost.
+    ///
+    /// Where evd holds in memory only (`evctl status` says so), what it held is gone when evd ends, also if this process still has it. Nothing is held again by itself: do
+    /// it in [`EventBase::on_link`] when the link is up again.
     ///
     /// # Errors
-    /// `NeedsEvd`, `BadName`, `Refused` (the name is taken, a limit), `Lost`, `Forked`.
+    /// `NeedsEvd`, `BadName`, `Refused` (the name is taken, a limit), `Forked`. `Lost`: it may be held or not, or be held later, see [`Error::Lost`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use evd_client::{EventBase, LinkState};
+    /// use std::net::TcpListener;
+    ///
+    /// let base = EventBase::connect()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// base.hold_anew("web", &listener, b"", None)?;
+    /// base.on_link(move |base, link| {
+    ///     if let LinkState::Up { .. } = link {
+    ///         // Perhaps a new evd, which knows nothing of it.
+    ///         if let Err(e) = base.hold_anew("web", &listener, b"", None) {
+    ///             eprintln!("the listener is not held: {e}");
+    ///         }
+    ///     }
+    /// });
+    /// # Ok::<(), evd_client::Error>(())
+    /// ```
     pub fn hold(
         &self,
         name: &str,
@@ -329,10 +354,10 @@ impl EventBase {
         self.with_evd(|state| state.hold(name, fd.as_fd(), attachment, ttl, true))
     }
 
-    /// Takes a held fd. If this process dies before it has arrived, it is still held.
+    /// Takes a held fd. If this process dies before it has arrived, it is still held. Waits for evd as [`EventBase::hold`] does.
     ///
     /// # Errors
-    /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Lost`, `Forked`.
+    /// `NeedsEvd`, `Refused` (nothing is held under this name, or somebody is just taking it), `Forked`. `Lost`, and `Os` if this process has no fd left for it: it is still held.
     pub fn take(&self, name: &str) -> Result<Held, Error> {
         self.with_evd(|state| state.take(name, false))
     }
@@ -391,7 +416,7 @@ impl EventBase {
     /// for it while the rest is still coming. `each` is called for each as it comes, and may use the base. Returns how many came.
     ///
     /// # Errors
-    /// `NeedsEvd`, `Lost`, `Forked`. What came before is the caller's; the rest is still held.
+    /// `NeedsEvd`, `Lost`, `Os` (no fd left for them), `Forked`. What came before is the caller's; the rest is still held.
     pub fn take_all(&self, prefix: &str, mut each: impl FnMut(String, Held)) -> Result<usize, Error> {
         let mut count = 0;
         loop {
@@ -412,7 +437,7 @@ impl EventBase {
         self.with_evd(|state| state.take(name, true))
     }
 
-    /// What is held for this user.
+    /// What is held for this user. Waits for evd as [`EventBase::hold`] does.
     ///
     /// # Errors
     /// `NeedsEvd`, `Lost`, `Forked`.
@@ -420,10 +445,10 @@ impl EventBase {
         self.with_evd(HoldTarget::list)
     }
 
-    /// Lets a held fd go.
+    /// Lets a held fd go. Waits for evd as [`EventBase::hold`] does.
     ///
     /// # Errors
-    /// `NeedsEvd`, `Refused` (nothing is held under this name), `Lost`, `Forked`.
+    /// `NeedsEvd`, `Refused` (nothing is held under this name), `Forked`. `Lost`: it may still be held or not, see [`Error::Lost`].
     pub fn drop_held(&self, name: &str) -> Result<(), Error> {
         self.with_evd(|state| state.drop_held(name))
     }

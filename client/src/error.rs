@@ -40,6 +40,9 @@ pub enum Error {
     /// This base was made before a fork, and this is the child.
     Forked,
     /// evd went away, or did not answer in time. The base goes on locally.
+    ///
+    /// What was asked for may have been done or not, also later: evd that was frozen does what it finds in its socket when it goes on. When the link is up again,
+    /// [`EventBase::list_held`](crate::EventBase::list_held) tells what is held, and how often a held name was triggered. What was taken and did not arrive is still held.
     Lost,
     /// evd did not answer in time.
     TimedOut,
@@ -49,7 +52,7 @@ pub enum Error {
     OutOfRange(&'static str),
     /// Not a name: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
     BadName(String),
-    /// This needs evd, and the base is local.
+    /// This needs evd, and the base is local, or evd is away just now.
     NeedsEvd,
     /// No method fits what was asked for.
     Method(BaseError),
@@ -80,7 +83,7 @@ impl fmt::Display for Error {
             Error::Reentrant => f.write_str("a loop of this base is running already"),
             Error::OutOfRange(what) => write!(f, "out of range: {what}"),
             Error::BadName(text) => f.write_str(text),
-            Error::NeedsEvd => f.write_str("this needs evd, and the base is local"),
+            Error::NeedsEvd => f.write_str("this needs evd, and the base is local, or evd is away"),
             Error::Method(e) => write!(f, "{e}"),
             Error::Os(e) => write!(f, "{e}"),
         }

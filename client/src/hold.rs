@@ -1,6 +1,6 @@
 //! Holds: fds that evd keeps by name, beyond their owner's life.
 //!
-//! With an event base these are methods of [`EventBase`](crate::EventBase). [`take_or`] needs none: it makes a server's listener outlive the server with one line.
+//! With an event base these are methods of [`EventBase`](crate::EventBase), see [`EventBase::hold`](crate::EventBase::hold). [`take_or`] needs none: it makes a server's listener outlive the server with one line.
 
 use crate::Error;
 use crate::events::{self, after};
@@ -55,7 +55,7 @@ pub struct ToHold<'a> {
     pub fd: BorrowedFd<'a>,
     /// Bytes that are given back with it.
     pub attachment: &'a [u8],
-    /// When evd lets it go; `None`: never.
+    /// When evd lets it go; `None`: never; zero: at once.
     pub ttl: Option<Duration>,
 }
 
@@ -241,16 +241,23 @@ fn left(ttl: u64) -> Option<Duration> {
 /// ends, and with it every client that has connected and was not accepted yet.
 ///
 /// evd goes on holding its copy. Without evd, or if evd refuses, it is just made: then it is as if this function were not there (and the log says why).
-/// Who wants it really closed drops the hold: `evctl fd rm NAME`.
+/// Who wants it really closed drops the hold: `evctl fd rm NAME`. It needs no event base, and blocks until evd has answered.
+///
+/// - While something is held under `name`, `make` is not called: another address in the program has no effect until the hold is dropped.
+/// - What is held must be what `T` is for: that is not looked at, as nothing tells it of a `T`. A `TcpListener` of a connection that somebody else holds under this name fails with
+///   its first `accept`.
+/// - A `name` that is none (1 to 64 of `A-Z a-z 0-9 . _ : -`) can't be held: it is made, and a warning is logged.
+/// - If evd is frozen or stuck, it is made after 2 s without an answer, and a warning is logged. A held listener is still open then, so binding its address again fails:
+///   `AddrInUse`, from `make`.
 ///
 /// # Errors
-/// What `make` gave.
+/// What `make` gave, and nothing else.
 ///
 /// # Examples
 /// ```
 /// use std::net::TcpListener;
 ///
-/// let listener = evd_client::hold::take_or("web:443", || TcpListener::bind("127.0.0.1:0"))?;
+/// let listener = evd_client::hold::take_or("web:8080", || TcpListener::bind("127.0.0.1:0"))?;
 /// # drop(listener);
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -258,31 +265,38 @@ pub fn take_or<T, E>(name: &str, make: impl FnOnce() -> Result<T, E>) -> Result<
 where
     T: AsFd + From<OwnedFd>,
 {
+    if let Err(e) = name::check(name) {
+        log::warn!("it is made, and not held: {e}");
+        return make();
+    }
     let mut short = match Short::connect() {
         Ok(short) => short,
         Err(e) => {
-            log::info!("{name} is made anew, and not held: {e}");
+            let level =
+                if matches!(e, Error::NotRunning { .. }) { log::Level::Info } else { log::Level::Warn };
+            log::log!(level, "{name} is made, and not held: {e}");
             return make();
         }
     };
-    let taken = |result: Result<Held, Error>| match result {
-        Ok(held) => Some(T::from(held.fd)),
-        Err(Error::Refused(why)) if why.code == Code::Unknown => None,
+    match short.take(name, true) {
+        Ok(held) => return Ok(T::from(held.fd)),
+        Err(Error::Refused(why)) if why.code == Code::Unknown => {}
         Err(e) => {
-            log::warn!("evd does not give {name}: {e}");
-            None
+            log::warn!("evd does not give {name}; it is made, and not held: {e}");
+            return make();
         }
-    };
-    if let Some(there) = taken(short.take(name, true)) {
-        return Ok(there);
     }
     let made = make()?;
     match short.hold(name, made.as_fd(), b"", None, false) {
         Ok(()) => Ok(made),
         // Somebody was faster: two who serve the same take turns.
-        Err(Error::Refused(why)) if why.code == Code::Exists => {
-            Ok(taken(short.take(name, true)).unwrap_or(made))
-        }
+        Err(Error::Refused(why)) if why.code == Code::Exists => match short.take(name, true) {
+            Ok(held) => Ok(T::from(held.fd)),
+            Err(e) => {
+                log::warn!("evd does not give {name}: {e}");
+                Ok(made)
+            }
+        },
         Err(e) => {
             log::warn!("evd does not hold {name}: {e}");
             Ok(made)

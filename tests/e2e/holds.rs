@@ -326,6 +326,10 @@ fn one_line_makes_a_listener_outlive_its_server() {
 pub fn lasting(socket: &Path, _: &[&str]) {
     // SAFETY: no other thread of this process reads or writes the environment.
     unsafe { std::env::set_var("EVD_SOCKET", socket) };
+    let nameless: Result<UnixStream, String> = take_or("not a name", || Ok(pair().0));
+    nameless.expect("it is just made");
+    let failed: Result<UnixStream, String> = take_or("lasting:none", || Err("made in vain".to_owned()));
+    assert_eq!(failed.unwrap_err(), "made in vain");
     let listener = take_or("lasting:443", || TcpListener::bind("127.0.0.1:0")).unwrap();
     say(listener.local_addr().unwrap().port());
     std::thread::spawn(move || {
