@@ -429,5 +429,5 @@ fn pending(e: &Event) -> What {
         what |= e.res;
     }
     what.set(What::TIMEOUT, e.timer.is_some() || what.contains(What::TIMEOUT));
-    what
+    what & (What::IO | What::SIGNAL | What::TIMEOUT)
 }

@@ -115,7 +115,7 @@ fn active_times_is_how_often_a_signals_callback_runs_also_none() {
         // What really came is added, also to that.
         signal.add(None).unwrap();
         signal.active_times(What::SIGNAL, 2).unwrap();
-        base.active_by_signal(libc::SIGURG);
+        base.active_by_signal(SIGURG);
         assert_eq!(once(base).callbacks, 3);
     });
 }
