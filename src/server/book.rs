@@ -1,8 +1,9 @@
 //! The holds of one user: the table, when each expires, and the parcel that outlives evd.
 
+use super::error::is_shortage;
 use super::giving;
 use super::parcel::{Leaving, Left, Parcel};
-use super::store::Store;
+use super::store::{NotStored, Store};
 use crate::session::books::Charge;
 use evd_proto::What;
 use evd_proto::reply::HoldInfo;
@@ -176,8 +177,18 @@ impl Book {
     pub fn try_repack(&mut self, uid: u32, store: &Store) {
         if let Err(e) = self.repack(uid, store, &[]) {
             log::error!("the holds of user {uid} can't be stored anew: {e}");
-            self.dirty = Some(sys::monotonic_ns() + if self.leaving.is_empty() { LATEST } else { AGAIN });
+            self.dirty = Some(self.again(uid, &e));
         }
+    }
+
+    /// When what failed is tried again. Who is short of fds is not to try when all others do who were so at the same time: together they would be short again, and what
+    /// was not stored anew keeps the old fds.
+    fn again(&self, uid: u32, why: &io::Error) -> u64 {
+        let now = sys::monotonic_ns();
+        if is_shortage(why) {
+            return now + LATEST / 10 + u64::from(uid.wrapping_mul(0x9e37_79b9)) % LATEST;
+        }
+        now + if self.leaving.is_empty() { LATEST } else { AGAIN }
     }
 
     /// Takes out of the store what nobody is to find there, and closes it.
@@ -200,17 +211,19 @@ impl Book {
         if all.peek().is_some() {
             let newest = self.left.iter().map(|(l, _)| l.generation + 1).max().unwrap_or(0);
             let parcel = Parcel::pack(uid, start.max(newest), all)?;
-            if let Err(e) = parcel.store(store) {
-                // What is new may be nowhere else by then.
-                self.leaving.push(parcel.into());
+            if let Err(NotStored { why, may_be_there }) = parcel.store(store) {
+                if may_be_there {
+                    // What is new may be nowhere else by then.
+                    self.leaving.push(parcel.into());
+                }
                 // One that does not answer was waited for long enough.
-                if e.kind() == io::ErrorKind::StorageFull {
+                if why.kind() == io::ErrorKind::StorageFull {
                     let _ = self.clear_away(store);
                 }
                 if !self.leaving.is_empty() {
-                    self.dirty = Some(sys::monotonic_ns() + AGAIN);
+                    self.dirty = Some(self.again(uid, &why));
                 }
-                return Err(e);
+                return Err(why);
             }
             next = Some(parcel);
         }

@@ -9,7 +9,7 @@
 use super::book::Held;
 use super::error::is_shortage;
 use super::records::{self, Log, Record};
-use super::store::Store;
+use super::store::{NotStored, Store};
 use crate::session::Shares;
 use evd_proto::sys::{self, AsFd, AsRawFd, MemFile, OwnedFd, RawFd};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -75,7 +75,7 @@ impl Parcel {
     ///
     /// # Errors
     /// As [`Store::put`].
-    pub fn store(&self, store: &Store) -> io::Result<()> {
+    pub fn store(&self, store: &Store) -> Result<(), NotStored> {
         store.put(&self.name, &[self.rx.as_fd(), self.log.as_fd()])
     }
 

@@ -54,8 +54,8 @@ impl Starts {
         let starts = Starts(Some(file));
         starts.write(&times);
         if let (false, Some(file)) = (known, &starts.0) {
-            if let Err(e) = store.put(NAME, &[file.as_fd()]) {
-                log::warn!("can't store the count of starts: {e}");
+            if let Err(not) = store.put(NAME, &[file.as_fd()]) {
+                log::warn!("can't store the count of starts: {}", not.why);
             }
         }
         (starts, trust)

@@ -7,7 +7,7 @@
 
 use super::mail::lock;
 use evd_proto::What;
-use evd_proto::sys::{self, PollFd};
+use evd_proto::sys::{self, OwnedFd, PollFd};
 use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd};
 use std::ffi::OsString;
 use std::io;
@@ -24,6 +24,15 @@ const STORES_NONE: &str = "the service manager stores no fds: FileDescriptorStor
 
 /// Names of canaries begin with this.
 pub(super) const CANARY: &str = "t";
+
+/// Something is not stored.
+#[derive(Debug)]
+pub(super) struct NotStored {
+    /// `StorageFull`; or evd is short of fds or memory; or the service manager does not answer.
+    pub why: io::Error,
+    /// The service manager has it perhaps: it was told to remove it, and [`Store::remove`] says when that is done.
+    pub may_be_there: bool,
+}
 
 /// A store that works.
 #[derive(Debug)]
@@ -54,7 +63,7 @@ impl Store {
         if store.most == 0 {
             return Err(STORES_NONE);
         }
-        match store.store_before_canary("", &[], CANARY) {
+        match store.store_before_canary("", &[], CANARY, &mut false) {
             Ok(true) => Ok(store),
             Ok(false) => Err(STORES_NONE),
             Err(e) => {
@@ -72,18 +81,21 @@ impl Store {
     /// Stores `fds` under `name`, all or none.
     ///
     /// # Errors
-    /// `StorageFull`; or it does not answer. Then they may or may not be stored; it was told to remove them, and [`Store::remove`] says when that is done.
-    pub fn put(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    /// See [`NotStored`].
+    pub fn put(&self, name: &str, fds: &[BorrowedFd<'_>]) -> Result<(), NotStored> {
         let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
-        let stored = self.store_before_canary(&text, &numbers, &format!("{CANARY}{name}"));
+        let mut may_be_there = false;
+        let stored = self.store_before_canary(&text, &numbers, &format!("{CANARY}{name}"), &mut may_be_there);
         let why = match stored {
             Ok(true) => return Ok(()),
             Ok(false) => io::Error::new(io::ErrorKind::StorageFull, "its store is full"),
             Err(e) => e,
         };
-        self.remove_later(name);
-        Err(why)
+        if may_be_there {
+            self.remove_later(name);
+        }
+        Err(NotStored { why, may_be_there })
     }
 
     /// Removes what is stored under `name`. When this returns, nobody but us has it.
@@ -91,8 +103,9 @@ impl Store {
     /// # Errors
     /// The service manager does not answer.
     pub fn remove(&self, name: &str) -> io::Result<()> {
+        let barrier = sys::pipe()?;
         self.forget(name)?;
-        self.wait()
+        self.wait(barrier)
     }
 
     /// Removes what is stored under `name`, without waiting for it: where the next start would do it as well.
@@ -102,19 +115,21 @@ impl Store {
         }
     }
 
-    /// Stores `fds`, and behind them a socket, and looks whether its peer still has it. By then all that was told before is done.
-    fn store_before_canary(&self, text: &str, fds: &[i32], name: &str) -> io::Result<bool> {
-        let (ours, theirs) = sys::socketpair()?;
+    /// Stores `fds`, and behind them a socket, and looks whether its peer still has it. By then all that was told before is done. `told`: the service manager has heard of them.
+    fn store_before_canary(&self, text: &str, fds: &[i32], name: &str, told: &mut bool) -> io::Result<bool> {
+        // Whoever is short of fds is to find out before anything is told.
+        let ((ours, theirs), barrier) = (sys::socketpair()?, sys::pipe()?);
         {
             // No removal comes in between: then there could be room for the canary, and have been none for what is before it.
             let _in_a_row = lock(&self.in_a_row);
             if !fds.is_empty() {
                 self.tell(text, fds)?;
+                *told = true;
             }
             self.tell(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[theirs.as_raw_fd()])?;
         }
         drop(theirs);
-        self.wait()?;
+        self.wait(barrier)?;
         let mut look = [PollFd::new(ours.as_raw_fd(), What::READ)];
         let stored = sys::poll(&mut look, Some(Duration::ZERO))? == 0;
         self.forget(name)?;
@@ -122,8 +137,7 @@ impl Store {
     }
 
     /// Waits until the service manager has read all that it was told: it closes the fd of this message when it comes to it.
-    fn wait(&self) -> io::Result<()> {
-        let (ours, theirs) = sys::pipe()?;
+    fn wait(&self, (ours, theirs): (OwnedFd, OwnedFd)) -> io::Result<()> {
         self.tell("BARRIER=1", &[theirs.as_fd().as_raw_fd()])?;
         drop(theirs);
         let until = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
