@@ -1,7 +1,6 @@
 //! The acceptor: takes connections, asks who they are, and hands them on. It never reads from one, and never closes one.
 
 use super::access::{Rules, Standing};
-use super::error::is_shortage;
 use super::log::{info_of, warn_of};
 use super::mail::lock;
 use super::registry::{Shared, Unassigned};
@@ -207,7 +206,7 @@ impl Acceptor {
                 }
                 Ok(socket) => self.admit(socket),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if is_shortage(&e) => return self.turn_away(&e),
+                Err(e) if sys::is_shortage(&e) => return self.turn_away(&e),
                 // The connection is gone again, or a network error of it: the next one is another one.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
@@ -243,7 +242,7 @@ impl Acceptor {
             }
             Err((socket, Unassigned::Os(e))) => {
                 warn_of!(peer.uid, "no worker for user {}: {e}", peer.uid);
-                let code = if is_shortage(&e) { Code::OutOfFds } else { Code::System };
+                let code = if sys::is_shortage(&e) { Code::OutOfFds } else { Code::System };
                 self.reject.refuse(socket, code, format!("evd can't serve user {} now: {e}", peer.uid));
             }
         }

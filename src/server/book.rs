@@ -1,6 +1,5 @@
 //! The holds of one user: the table, when each expires, and the parcel that outlives evd.
 
-use super::error::is_shortage;
 use super::giving;
 use super::parcel::{Leaving, Left, Parcel};
 use super::store::{NotStored, Store};
@@ -185,7 +184,7 @@ impl Book {
     /// was not stored anew keeps the old fds.
     fn again(&self, uid: u32, why: &io::Error) -> u64 {
         let now = sys::monotonic_ns();
-        if is_shortage(why) {
+        if sys::is_shortage(why) {
             return now + LATEST / 10 + u64::from(uid.wrapping_mul(0x9e37_79b9)) % LATEST;
         }
         now + if self.leaving.is_empty() { LATEST } else { AGAIN }

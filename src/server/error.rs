@@ -120,8 +120,3 @@ impl std::error::Error for Error {
         }
     }
 }
-
-/// Whether fds or memory are short: another time it may be better.
-pub(super) fn is_shortage(e: &io::Error) -> bool {
-    evd_proto::sys::is_shortage(e)
-}

@@ -7,7 +7,6 @@
 //! All of this happens in a worker of the user: closing what is in flight can block.
 
 use super::book::Held;
-use super::error::is_shortage;
 use super::records::{self, Log, Record};
 use super::store::{NotStored, Store};
 use crate::session::Shares;
@@ -192,7 +191,7 @@ impl Left {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
             }
-            Err(e) if is_shortage(&e) => return Err(e),
+            Err(e) if sys::is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);
@@ -208,7 +207,7 @@ impl Left {
         }
         let mut fds = match look_through(rx) {
             Ok(fds) => fds,
-            Err(e) if is_shortage(&e) => return Err(e),
+            Err(e) if sys::is_shortage(&e) => return Err(e),
             Err(e) => {
                 log::error!("the fds of parcel {} of user {} can't be read: {e}", self.name, self.uid);
                 return Ok(None);

@@ -195,17 +195,11 @@ impl Worker {
         while let Some(due) = self.deadlines.pop(now) {
             found = true;
             match due {
-                Due::Session(id) => {
+                Due::Session(id) | Due::Hello(id) => {
                     if let Some(seat) = self.seat(id) {
                         seat.deadline = None;
                     }
-                    self.turn(id);
-                }
-                Due::Hello(id) => {
-                    if let Some(seat) = self.seat(id) {
-                        seat.deadline = None;
-                    }
-                    // It may be evd that is late: a machine that slept, a process that was stopped.
+                    // Also who has not said Hello: it may be evd that is late, on a machine that slept or as a process that was stopped.
                     self.turn(id);
                     if matches!(self.seat(id), Some(Seat { occupant: Occupant::Greeting(_), .. })) {
                         self.refuse_late(id);
