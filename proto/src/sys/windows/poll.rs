@@ -40,11 +40,21 @@ impl PollFd {
 
     /// What the last [`poll`] found, as libevent maps it: HUP, ERR and NVAL count as READ and WRITE.
     pub fn ready(&self) -> What {
-        let r = self.0.revents;
-        let mut what = What::empty();
-        if r & (POLLHUP | POLLERR | POLLNVAL) != 0 {
+        let mut what = self.strictly_ready() - What::CLOSED;
+        if self.0.revents & (POLLHUP | POLLERR | POLLNVAL) != 0 {
             what |= What::READ | What::WRITE;
         }
+        what
+    }
+
+    /// As [`PollFd::ready`], but HUP and NVAL alone are nothing to read and no room to write; HUP is CLOSED, also if nobody asked for it.
+    pub fn strictly_ready(&self) -> What {
+        let r = self.0.revents;
+        let mut what = What::empty();
+        if r & POLLERR != 0 {
+            what |= What::READ | What::WRITE;
+        }
+        what.set(What::CLOSED, r & POLLHUP != 0);
         if r & POLLRDNORM != 0 {
             what |= What::READ;
         }
