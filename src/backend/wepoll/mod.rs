@@ -188,28 +188,35 @@ impl<C: Calls> Wepoll<C> {
         let mut any = false;
         for &(number, events) in &self.came {
             let old = self.table.row_of(number).filter(|at| self.told[*at].round != self.round);
-            let live = old.map_or(What::empty(), |at| self.table.rows()[at].live);
-            let sure = events.is_empty() || live.is_empty();
+            let sure = events.is_empty() || old.is_none();
             any |= !sure;
-            // -1 is passed over.
-            self.looks.push(PollFd::new(if sure { -1 } else { number }, live));
+            // -1 is passed over. The same is asked of all, wanted or not: of two numbers of one socket Wine tells only what both are asked for.
+            self.looks.push(PollFd::new(if sure { -1 } else { number }, What::IO));
         }
         if !any {
             return Ok(());
         }
         sys::poll(&mut self.looks, Some(Duration::ZERO))?;
-        for ((_, events), look) in self.came.iter_mut().zip(&self.looks) {
-            if look.number() < 0 {
-                continue;
-            }
+        for ((number, events), look) in self.came.iter_mut().zip(&self.looks) {
+            let Some(at) = self.table.row_of(*number).filter(|_| look.number() >= 0) else { continue };
             let gone = if events.intersects(lasts) { What::empty() } else { What::IO - look.ready() };
-            let new = look.strictly_ready();
-            let reading = Events::RECEIVE | Events::ACCEPT;
-            events.remove(if gone.contains(What::READ) { reading } else { Events::empty() });
-            events.remove(if gone.contains(What::WRITE) { Events::SEND } else { Events::empty() });
-            events.insert(if new.contains(What::READ) { Events::RECEIVE } else { Events::empty() });
-            events.insert(if new.contains(What::WRITE) { Events::SEND } else { Events::empty() });
-            events.insert(if new.contains(What::CLOSED) { Events::DISCONNECT } else { Events::empty() });
+            let (new, live) = (look.strictly_ready(), self.table.rows()[at].live);
+            if gone.contains(What::READ) {
+                events.remove(Events::RECEIVE | Events::ACCEPT);
+            }
+            if gone.contains(What::WRITE) {
+                events.remove(Events::SEND);
+            }
+            if (new & live).contains(What::READ) {
+                events.insert(Events::RECEIVE);
+            }
+            if (new & live).contains(What::WRITE) {
+                events.insert(Events::SEND);
+            }
+            // An end is something to read.
+            if new.contains(What::CLOSED) && live.intersects(What::READ | What::CLOSED) {
+                events.insert(Events::DISCONNECT);
+            }
         }
         Ok(())
     }
