@@ -1,6 +1,7 @@
 //! What a sequence consists of, and how one is made up.
 
 use crate::random::Random;
+use crate::system::PORTS;
 use evd_client::LoopFlags;
 use evd_proto::What;
 
@@ -8,8 +9,6 @@ use evd_proto::What;
 pub const EVENTS: u8 = 6;
 /// The event that ends a loop which nothing else would end.
 pub const GUARD: u8 = EVENTS;
-/// fds that can be watched: two sockets, another number of the first, the reading end of a pipe, the writing end of another.
-pub const PORTS: u8 = 5;
 
 pub const MS: u64 = 1_000_000;
 const DAY: u64 = 86_400_000;
@@ -65,7 +64,7 @@ pub enum Act {
     Drain(u8),
     HalfClose(u8),
     Close(u8),
-    /// All events of the port's file are deleted, the file is closed, and another one opened with the same number.
+    /// All events of the port's file are deleted, the file is closed, and another one opened with the same number. Where that can't be, the events are freed.
     Reopen(u8),
     Advance(u64),
     UpdateTime,

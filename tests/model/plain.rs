@@ -6,11 +6,13 @@
 //! Source: libevent's documentation, and probes of libevent 2.1. It differs from libevent where evd does on purpose: a persistent event whose timeout is
 //! over stays where it is among the events of its fd, and pending, where libevent takes it out until its callback begins and then makes it the newest.
 
-use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, Setup};
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, Setup};
 use crate::real::{BaseState, EventState, Outcome, START, Seen, Setting};
-use crate::wires::{Kind, Wire, wire};
+use crate::system::PORTS;
+use crate::wires::{Kind, WIRES, Wire, wire};
 use evd_client::LoopFlags;
 use evd_proto::What;
+use evd_proto::sys::CAN_REPLACE;
 use std::collections::VecDeque;
 
 type Check<T = ()> = Result<T, String>;
@@ -72,7 +74,7 @@ pub struct Model {
     method: &'static str,
     local: bool,
     has_edges: bool,
-    wires: [Wire; 4],
+    wires: [Wire; WIRES],
     clock: u64,
     /// The time that was taken with the last wait.
     now: u64,
@@ -398,7 +400,7 @@ impl Model {
                 edge = What::READ | What::CLOSED;
             }
             Act::Close(_) if !w.closed => {
-                (w.closed, w.full) = (true, false);
+                w.close();
                 edge = What::READ | What::CLOSED;
             }
             Act::Reopen(_) => {
@@ -406,7 +408,7 @@ impl Model {
                 let is_of =
                     |e: &Option<Event>| e.as_ref().and_then(|e| e.port).is_some_and(|p| ports.contains(&p));
                 for id in (0..self.events.len()).filter(|id| is_of(&self.events[*id])).collect::<Vec<_>>() {
-                    self.del(id);
+                    if CAN_REPLACE { self.del(id) } else { self.free(id) }
                 }
             }
             _ => {}

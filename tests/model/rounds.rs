@@ -1,8 +1,9 @@
 //! The model's loop: what a wait finds, and what runs then.
 
 use super::{Check, Event, Model, Watch, pending};
-use crate::ops::{EVENTS, GUARD, MS, PORTS};
+use crate::ops::{EVENTS, GUARD, MS};
 use crate::real::{FAR, MOST_CALLS, Seen};
+use crate::system::PORTS;
 use crate::wires::{Wire, wire};
 use evd_client::{Ended, LoopFlags};
 use evd_proto::What;

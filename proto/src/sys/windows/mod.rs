@@ -1,7 +1,7 @@
 //! Windows. What is a file elsewhere is a socket here: nothing else can be waited for together with others.
 //!
 //! From the bottom: `fd`, `file`, `clock`, `process`, `poll` and `wake` (what sockets are), `signals` (console events), `handle` (waits and overlapped operations), `identity` (whose a
-//! process is), `pipe` (named pipes), `passing` and `chunk` (sockets on their way), `bridge` (a pipe as a socket), `socket` and `listener` (the way to evd), `service` (the service manager), and
+//! process is), `pipe` (named pipes), `passing` and `chunk` (sockets on their way), `bridge` (a pipe as a socket), `socket` and `listener` (the way to evd), `timer`, `service` (the service manager), and
 //! `absent`: what Windows has nothing for.
 
 mod absent;
@@ -20,7 +20,6 @@ mod process;
 mod service;
 mod signals;
 mod socket;
-#[path = "../unix/timer/none.rs"]
 mod timer;
 mod wait_handle;
 mod wake;
