@@ -165,7 +165,8 @@ impl Builder {
         };
         let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
         let books = Books::new(self.quotas.quotas());
-        let mut service = Service::from_environment();
+        let service = Service::from_environment();
+        let mut service = service.map_err(Error::os("make a socket for the service manager"))?;
         let store = Store::find(starts.is_some() || !parcels.is_empty());
         let (starts, trust) = match &store {
             Ok(store) => {

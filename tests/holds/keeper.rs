@@ -136,9 +136,9 @@ fn only_evd_itself_can_store_something() {
     let before = keeper.fds();
     let mut path = keeper.path().into_os_string();
     path.push(".sd");
-    let null = sys::reserve_fd().unwrap();
+    let (null, notifier) = (sys::reserve_fd().unwrap(), sys::Notifier::new(path.as_os_str()).unwrap());
     for text in ["FDSTORE=1\nFDNAME=h0.1", "FDSTOREREMOVE=1\nFDNAME=evd", "READY=1", "\u{7f}=\n\n="] {
-        sys::notify(&path, text, &[null.as_raw_fd()], Duration::from_secs(5)).unwrap();
+        notifier.tell(text, &[null.as_raw_fd()], Duration::from_secs(5)).unwrap();
     }
     // Behind them in the same queue.
     keeper.kill();

@@ -105,10 +105,22 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     lacking("anonymous pipes are no sockets on Windows, and can't be waited for")
 }
 
-/// # Errors
-/// `Unsupported`, always.
-pub fn notify(_to: &OsStr, _text: &str, _fds: &[RawFd], _patience: Duration) -> io::Result<()> {
-    lacking("there is no NOTIFY_SOCKET on Windows")
+/// Who tells the service manager something: nobody, on Windows.
+#[derive(Debug)]
+pub struct Notifier(Infallible);
+
+impl Notifier {
+    /// # Errors
+    /// `Unsupported`, always.
+    pub fn new(_to: &OsStr) -> io::Result<Notifier> {
+        lacking("there is no NOTIFY_SOCKET on Windows")
+    }
+
+    /// # Errors
+    /// There are none of these.
+    pub fn tell(&self, _text: &str, _fds: &[RawFd], _patience: Duration) -> io::Result<()> {
+        match self.0 {}
+    }
 }
 
 /// # Errors
