@@ -101,13 +101,13 @@ impl Store {
         Err(NotStored { why, may_be_there })
     }
 
-    /// Removes what is stored under `name`. When this returns, nobody but us has it.
+    /// Removes what is stored under `names`. When this returns, nobody but us has it.
     ///
     /// # Errors
-    /// The service manager does not answer.
-    pub fn remove(&self, name: &str) -> io::Result<()> {
+    /// The service manager does not answer; evd is short of fds, and it was told nothing.
+    pub fn remove<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> io::Result<()> {
         let barrier = sys::pipe()?;
-        self.forget(name)?;
+        names.try_for_each(|name| self.forget(name))?;
         self.wait(barrier)
     }
 

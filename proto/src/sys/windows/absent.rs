@@ -8,7 +8,7 @@
 use super::{BorrowedFd, OwnedFd, RawFd, Received};
 use std::convert::Infallible;
 use std::ffi::{CStr, OsStr, OsString};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,18 +65,6 @@ impl From<MemFile> for OwnedFd {
 
 impl super::AsFd for MemFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self.0 {}
-    }
-}
-
-impl Read for MemFile {
-    fn read(&mut self, _buf: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-}
-
-impl Seek for MemFile {
-    fn seek(&mut self, _to: SeekFrom) -> io::Result<u64> {
         match self.0 {}
     }
 }
