@@ -15,6 +15,8 @@ mod kept;
 mod kills;
 #[path = "holds/manager.rs"]
 mod manager;
+#[path = "holds/shortage.rs"]
+mod shortage;
 #[path = "holds/whole.rs"]
 mod whole;
 #[path = "server/wire.rs"]

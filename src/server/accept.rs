@@ -9,7 +9,7 @@ use super::service::Service;
 use super::starts::{LIVES, Starts};
 use super::watchdog::Watchdog;
 use crate::backend::{Entry, Interest, Mode};
-use crate::base::{Activation, Base};
+use crate::base::{Activation, Base, TimerId};
 use crate::session::Shares;
 use evd_proto::What;
 use evd_proto::reply::Code;
@@ -35,6 +35,8 @@ const TELL: u64 = 3;
 const SETTLED: u64 = 2;
 /// That after which the memory of sessions that have ended is given back.
 const RETURN: u64 = 4;
+/// That after which somebody may try again who was short of fds for what he holds.
+const TURN: u64 = 5;
 /// How long after the first of them, in nanoseconds: so often at most.
 const CALM: u64 = 1_000_000_000;
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };
@@ -63,6 +65,8 @@ pub(super) struct Acceptor {
     owns_process: bool,
     /// The timer for what ended sessions had is set.
     returns_later: bool,
+    /// The timer of [`Acceptor::give_turn`].
+    turn: Option<TimerId>,
 }
 
 impl Acceptor {
@@ -99,6 +103,7 @@ impl Acceptor {
             most,
             owns_process,
             returns_later,
+            turn: None,
         })
     }
 
@@ -138,6 +143,7 @@ impl Acceptor {
                 break;
             }
             self.base.expire(&mut acts);
+            let mut gives_turn = false;
             for act in acts.drain(..) {
                 match act {
                     Activation::Ready { .. } => self.accept(),
@@ -145,6 +151,10 @@ impl Acceptor {
                     Activation::Timer { token: LOOK, .. } => self.look(),
                     Activation::Timer { token: TELL, .. } => self.tells_later = false,
                     Activation::Timer { token: RETURN, .. } => self.return_memory(),
+                    Activation::Timer { token: TURN, .. } => {
+                        self.turn = None;
+                        gives_turn = true;
+                    }
                     Activation::Timer { .. } => self.resume(),
                     Activation::Signal(set) => {
                         log::info!("{} from process {}", signal_name(set.signo), set.pid);
@@ -152,9 +162,14 @@ impl Acceptor {
                     }
                     Activation::Mail => {
                         self.return_memory_later();
+                        gives_turn = true;
                         self.show();
                     }
                 }
+            }
+            if gives_turn {
+                // Only now: its timer may have been behind that which asked for this.
+                self.give_turn();
             }
             self.tell_refused();
         }
@@ -191,6 +206,13 @@ impl Acceptor {
             Err(e) => log::error!("who may connect stays as it was: {e}"),
         }
         self.service.reloaded();
+    }
+
+    fn give_turn(&mut self) {
+        let now = self.base.refresh_now();
+        if let Some(at) = self.shared.give_turn(now) {
+            self.turn = Some(self.base.set_timer(self.turn, at, TURN));
+        }
     }
 
     fn accept(&mut self) {

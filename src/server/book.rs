@@ -67,16 +67,19 @@ pub(super) struct Book {
     pub times: BTreeSet<(u64, u64)>,
     pub bytes: usize,
     pub parcel: Option<Parcel>,
-    /// When the parcel must be made anew.
+    /// When the store is to be put right: the parcel made anew, or what is leaving taken out.
     pub dirty: Option<u64>,
+    /// Something in the parcel is dead.
+    is_stale: bool,
     not_before: u64,
     /// Parcels of earlier evds that are not read yet, or have no successor in the store yet; those not to be read are marked.
     pub left: Vec<(Left, bool)>,
     /// What must go from the store before anything else is put there.
     leaving: Vec<Leaving>,
     pub is_unread: bool,
-    /// When they are to be read, if there was no room.
-    pub read_at: u64,
+    /// How often in a row there were too few fds to read what is left, or to put the store right, or too little room in that. Unless it is 0, it is tried again when it is
+    /// the user's turn, see `turns`, and not before.
+    pub short: u32,
 }
 
 impl Book {
@@ -150,7 +153,11 @@ impl Book {
 
     /// Something in the parcel is dead.
     pub fn soon(&mut self, now: u64) {
-        if self.parcel.is_some() || !self.left.is_empty() {
+        if self.parcel.is_none() && self.left.is_empty() {
+            return;
+        }
+        self.is_stale = true;
+        if self.short == 0 {
             let at = (now + SOON).max(self.not_before);
             self.dirty = Some(self.dirty.map_or(at, |d| d.min(at)));
         }
@@ -170,31 +177,58 @@ impl Book {
                 }
             }
         }
-        self.repack(uid, store, new)
+        let done = self.repack(uid, store, new);
+        if let (Err(e), false, 0) = (&done, self.leaving.is_empty(), self.short) {
+            self.put_off(e);
+        }
+        done
     }
 
-    pub fn try_repack(&mut self, uid: u32, store: &Store) {
+    /// Puts the store right: nothing is to be found there but one parcel, of what is held.
+    pub fn tidy(&mut self, uid: u32, store: &Store) {
+        if !self.is_stale && self.left.is_empty() {
+            return self.clear(uid, store);
+        }
         if let Err(e) = self.repack(uid, store, &[]) {
-            log::error!("the holds of user {uid} can't be stored anew: {e}");
-            self.dirty = Some(self.again(uid, &e));
+            if self.short == 0 {
+                log::error!("the holds of user {uid} can't be stored anew: {e}");
+            }
+            self.put_off(&e);
         }
     }
 
-    /// When what failed is tried again. Who is short of fds is not to try when all others do who were so at the same time: together they would be short again, and what
-    /// was not stored anew keeps the old fds.
-    fn again(&self, uid: u32, why: &io::Error) -> u64 {
-        let now = sys::monotonic_ns();
-        if sys::is_shortage(why) {
-            return now + LATEST / 10 + u64::from(uid.wrapping_mul(0x9e37_79b9)) % LATEST;
+    /// The store could not be put right: when it is tried again.
+    fn put_off(&mut self, why: &io::Error) {
+        let is_full = why.kind() == io::ErrorKind::StorageFull;
+        if is_full || sys::is_shortage(why) || why.raw_os_error() == Some(sys::TOO_MANY_IN_FLIGHT) {
+            // No time of his own: a worker that waits for it has fds that others may be short of.
+            self.dirty = None;
+            self.short += 1;
+        } else {
+            let pause = if self.leaving.is_empty() { LATEST } else { AGAIN };
+            self.dirty = Some(sys::monotonic_ns() + pause);
+            self.short = 0;
         }
-        now + if self.leaving.is_empty() { LATEST } else { AGAIN }
+    }
+
+    /// As [`Book::clear_away`], later if it can't be done now.
+    fn clear(&mut self, uid: u32, store: &Store) {
+        match self.clear_away(store) {
+            Ok(()) => (self.dirty, self.short) = (None, 0),
+            Err(e) => {
+                if self.short == 0 {
+                    log::warn!("what user {uid} does not hold any more can't leave the store: {e}");
+                }
+                self.put_off(&e);
+            }
+        }
     }
 
     /// Takes out of the store what nobody is to find there, and closes it.
     fn clear_away(&mut self, store: &Store) -> io::Result<()> {
-        while let Some(parcel) = self.leaving.last() {
-            parcel.leave(store)?;
-            self.leaving.pop();
+        if !self.leaving.is_empty() {
+            Leaving::leave(&self.leaving, store)?;
+            self.leaving.clear();
         }
         Ok(())
     }
@@ -219,22 +253,15 @@ impl Book {
                 if why.kind() == io::ErrorKind::StorageFull {
                     let _ = self.clear_away(store);
                 }
-                if !self.leaving.is_empty() {
-                    self.dirty = Some(self.again(uid, &why));
-                }
                 return Err(why);
             }
             next = Some(parcel);
         }
         self.leaving.extend(std::mem::replace(&mut self.parcel, next).map(Leaving::from));
         self.leaving.extend(self.left.drain(..).map(|(left, _)| left.into()));
-        let cleared = self.clear_away(store);
+        self.is_stale = false;
+        self.clear(uid, store);
         let now = sys::monotonic_ns();
-        self.dirty = None;
-        if let Err(e) = cleared {
-            log::warn!("the service manager does not answer: {e}");
-            self.dirty = Some(now + AGAIN);
-        }
         self.not_before = now + ((now - start) * SHARE).min(LATEST);
         Ok(())
     }

@@ -128,10 +128,11 @@ impl Builder {
     /// ```
     pub fn spawn(self) -> Result<Daemon, Error> {
         let access = self.access()?;
-        let (base, listener) = (new_base()?, self.listen(&access)?);
+        let (mut base, listener) = (new_base()?, self.listen(&access)?);
         let socket = self.path();
         let books = Books::new(self.quotas.quotas());
-        let holds = Holds::new(Err(MORTAL), Arc::clone(&books));
+        let waker = base.waker().map_err(Error::os("make a mailbox"))?;
+        let holds = Holds::new(Err(MORTAL), Arc::clone(&books), waker);
         let (acceptor, shared) = self.acceptor(base, listener, access, Service::default(), holds, books)?;
         let failed = Arc::new(Mutex::new(None));
         let of = Arc::clone(&failed);
@@ -165,7 +166,8 @@ impl Builder {
         };
         let listener = listener.map_or_else(|| self.listen(&access), Ok)?;
         let books = Books::new(self.quotas.quotas());
-        let mut service = Service::from_environment();
+        let service = Service::from_environment();
+        let mut service = service.map_err(Error::os("make a socket for the service manager"))?;
         let store = Store::find(starts.is_some() || !parcels.is_empty());
         let (starts, trust) = match &store {
             Ok(store) => {
@@ -174,7 +176,8 @@ impl Builder {
             }
             Err(_) => (Starts::default(), Trust::All),
         };
-        let holds = Holds::new(store, Arc::clone(&books));
+        let waker = base.waker().map_err(Error::os("make a mailbox"))?;
+        let holds = Holds::new(store, Arc::clone(&books), waker);
         if let Some(why) = holds.why_mortal() {
             log::info!("holds do not survive evd: {why}");
             service.are_mortal(why);

@@ -7,10 +7,12 @@
 //! With a store (see `store`, `parcel`) a hold is acknowledged when it would survive a kill. What is let go is first written down as gone, and really closed
 //! when the parcel is made anew, some milliseconds later: once for all that was let go meanwhile.
 
-use super::book::{self, Book, Given, Giver, Held};
+use super::book::{Book, Given, Giver, Held};
 use super::mail::lock;
 use super::parcel::Left;
 use super::store::Store;
+use super::turns::Turns;
+use crate::base::Waker;
 use crate::session::books::{Account, Books, Charge};
 use crate::session::{Gift, Refusal};
 use evd_proto::What;
@@ -58,6 +60,8 @@ pub(super) struct Holds {
     last: AtomicU64,
     store: Result<Store, &'static str>,
     books: Arc<Books>,
+    /// Users who were short of fds for this.
+    pub turns: Turns,
     /// Held fds of all users.
     count: AtomicUsize,
     /// Users whose holds of an earlier evd are not here yet.
@@ -72,14 +76,15 @@ struct Shelf {
 }
 
 impl Holds {
-    /// Nothing is held yet. `store`: where parcels go, or why there is no such place. What is held is charged to its user.
-    pub fn new(store: Result<Store, &'static str>, books: Arc<Books>) -> Holds {
+    /// Nothing is held yet. `store`: where parcels go, or why there is no such place. What is held is charged to its user. `waker`: of who gives the turns.
+    pub fn new(store: Result<Store, &'static str>, books: Arc<Books>, waker: Waker) -> Holds {
         Holds {
             shelves: Mutex::default(),
             // Of another evd's numbers none must be mistaken for one of ours.
             last: AtomicU64::new(sys::monotonic_ns()),
             store,
             books,
+            turns: Turns::new(waker),
             count: AtomicUsize::new(0),
             unread: AtomicUsize::new(0),
         }
@@ -119,10 +124,14 @@ impl Holds {
     fn with<T>(&self, uid: u32, act: impl FnOnce(&mut Book) -> T) -> T {
         let shelf = self.shelf(uid);
         let mut book = lock(&shelf.book);
-        if book.is_unread && book.read_at <= sys::monotonic_ns() {
+        let failures = book.short;
+        if book.is_unread && failures == 0 {
             self.restore(uid, &mut book);
         }
         let result = act(&mut book);
+        if book.short > failures {
+            self.turns.wait(uid, book.short);
+        }
         // Others add up only numbers, and never wait for this lock.
         let count = book.table.len();
         let before = shelf.count.swap(count, Ordering::Relaxed);
@@ -148,13 +157,13 @@ impl Holds {
                 }
                 Ok(None) => {}
                 Err(e) => {
-                    if book.read_at == 0 {
+                    if book.short == 0 {
                         log::error!(
                             "parcel {} of user {uid} can't be read now: {e}; it is tried again",
                             left.name
                         );
                     }
-                    book.read_at = sys::monotonic_ns() + book::LATEST;
+                    book.short += 1;
                     return;
                 }
             }
@@ -183,10 +192,26 @@ impl Holds {
             "user {uid} has {} held fds from an earlier evd, and {expired} that expired",
             book.table.len()
         );
-        if let Ok(store) = &self.store {
-            book.try_repack(uid, store);
+        match &self.store {
+            Ok(store) => book.tidy(uid, store),
+            Err(_) => book.short = 0,
         }
         self.unread.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Does what could not be done before, now that it is the user's turn.
+    pub fn take_turn(&self, uid: u32) {
+        let worked = self.with(uid, |book| {
+            if book.short > 0 {
+                match &self.store {
+                    _ if book.is_unread => self.restore(uid, book),
+                    Ok(store) => book.tidy(uid, store),
+                    Err(_) => book.short = 0,
+                }
+            }
+            book.short == 0
+        });
+        self.turns.tried(uid, worked);
     }
 
     /// Keeps fds, all or none, each by its own name.
@@ -354,8 +379,7 @@ impl Holds {
     pub fn next_due(&self, uid: u32) -> Option<u64> {
         self.with(uid, |book| {
             let expires = book.times.first().map(|(at, _)| *at);
-            let unread = book.is_unread.then_some(book.read_at);
-            [expires, book.dirty, unread].into_iter().flatten().min()
+            [expires, book.dirty].into_iter().flatten().min()
         })
     }
 
@@ -370,7 +394,7 @@ impl Holds {
             }
             if book.dirty.is_some_and(|at| at <= now) {
                 match &self.store {
-                    Ok(store) => book.try_repack(uid, store),
+                    Ok(store) => book.tidy(uid, store),
                     // An earlier evd's could store, this one's can't: there is nothing to be made anew.
                     Err(_) => book.dirty = None,
                 }
@@ -429,7 +453,8 @@ mod tests {
         use crate::session::books::Quotas;
         const KINDS: usize = Resource::ALL.len();
         let books = Books::new(Quotas { each: [MOST; KINDS], whole: [u64::MAX; KINDS] });
-        Holds::new(Err("a test"), books)
+        let waker = crate::server::builder::new_base().unwrap().waker().unwrap();
+        Holds::new(Err("a test"), books, waker)
     }
 
     fn put(holds: &Holds, name: &str, replace: bool) -> Result<(), Refusal> {

@@ -30,6 +30,8 @@ pub(super) enum Mail {
     Events { ticket: u64, page: Option<Box<EventsPage>> },
     /// The held fds of its user have changed, or there are some of an earlier evd to be read.
     Holds,
+    /// It is its user's turn, see `turns`.
+    Turn,
     /// Somebody follows other bases than before: see the registry.
     Followers,
     /// To a follower: what happened in a base.

@@ -4,8 +4,8 @@
 //! others, so whatever a client does to block its worker stays with that user. Names and held fds are tables that the workers share. Nothing here runs
 //! by the clock, but for the service manager's watchdog: an evd with nothing to do makes no system calls.
 //!
-//! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables; `book`, `parcel`, `records`, `store` and `starts` keep held fds beyond
-//! evd's own end), `registry` (who is there), `worker` with `wishes`, `tickets` and `follow` (the work), `accept` and `reject` (who comes in), `watchdog`
+//! From the bottom: `mail` (what workers tell each other), `names` and `holds` (the tables; `book`, `parcel`, `records`, `store`, `starts` and `turns` keep held fds
+//! beyond evd's own end), `registry` (who is there), `worker` with `wishes`, `tickets` and `follow` (the work), `accept` and `reject` (who comes in), `watchdog`
 //! (whether all get on), `builder` (the whole); beside it `keeper`, the parent of an evd that has no service manager.
 #![forbid(unsafe_code)]
 
@@ -36,6 +36,7 @@ mod starts;
 mod status;
 mod store;
 mod tickets;
+mod turns;
 mod watchdog;
 mod wishes;
 mod worker;

@@ -11,13 +11,13 @@ use super::records::{self, Log, Record};
 use super::store::{NotStored, Store};
 use crate::session::Shares;
 use evd_proto::sys::{self, AsFd, AsRawFd, MemFile, OwnedFd, RawFd};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 
 /// Bytes that may be on their way in a parcel. The system's own limit is likely lower: some hundred single fds, or many times 253 of them.
 const BUFFER: i32 = 4 << 20;
 /// Bytes of a log that are read; what is behind is not.
-const LONGEST_LOG: u64 = 256 << 20;
-/// A log is written in such parts.
+const LONGEST_LOG: usize = 256 << 20;
+/// A log is read and written in such parts.
 const PART: usize = 1 << 20;
 
 /// A parcel that this evd has made.
@@ -142,14 +142,16 @@ pub(super) struct Left {
     pub uid: u32,
     pub generation: u64,
     pub fds: Vec<OwnedFd>,
-    /// Its log, and the bytes of it that count, once it was read.
-    read: Option<(MemFile, u64)>,
+    /// Its log, once that was looked for: it is not in `fds` then.
+    log: Option<MemFile>,
+    /// The bytes of the log that count, once it was read.
+    end: Option<u64>,
 }
 
 impl Left {
     /// One of which no fds have been found yet.
     pub fn new(name: String, uid: u32, generation: u64) -> Left {
-        Left { name, uid, generation, fds: Vec::new(), read: None }
+        Left { name, uid, generation, fds: Vec::new(), log: None, end: None }
     }
 
     /// Says that these are no longer held, if it was read.
@@ -157,9 +159,9 @@ impl Left {
     /// # Errors
     /// As [`Parcel::forget`].
     pub fn forget(&mut self, numbers: impl Iterator<Item = u64>) -> io::Result<()> {
-        match &mut self.read {
-            Some((log, len)) => append(log, len, &all_gone(numbers)),
-            None => Ok(()),
+        match (&self.log, &mut self.end) {
+            (Some(log), Some(end)) => append(log, end, &all_gone(numbers)),
+            _ => Ok(()),
         }
     }
 
@@ -169,15 +171,14 @@ impl Left {
     /// # Errors
     /// There are no fds or no memory for it now: another time it may be read.
     pub fn unpack(&mut self) -> io::Result<Option<Vec<(Record, OwnedFd)>>> {
-        let mut rx = None;
-        let mut log = None;
-        for fd in &self.fds {
-            match sys::identify(fd.as_fd()).map(|f| f.kind) {
-                Ok(sys::FileKind::Socket) => rx = Some(fd),
-                _ => log = Some(fd),
+        let is_socket =
+            |fd: &OwnedFd| matches!(sys::identify(fd.as_fd()), Ok(f) if f.kind == sys::FileKind::Socket);
+        if self.log.is_none() {
+            if let Some(at) = self.fds.iter().position(|fd| !is_socket(fd)) {
+                self.log = Some(MemFile::adopt(self.fds.remove(at))?);
             }
         }
-        let (Some(rx), Some(file)) = (rx, log) else {
+        let (Some(rx), Some(file)) = (self.fds.iter().find(|fd| is_socket(fd)), &self.log) else {
             log::error!("parcel {} of user {} is not whole: it is left out", self.name, self.uid);
             return Ok(None);
         };
@@ -213,7 +214,6 @@ impl Left {
                 return Ok(None);
             }
         };
-        let file = MemFile::adopt(file.try_clone()?)?;
         let mut found = Vec::with_capacity(log.live.len());
         for record in log.live {
             match fds.get_mut(record.position as usize).and_then(Option::take) {
@@ -221,7 +221,7 @@ impl Left {
                 None => log::error!("the fd of {:?} of user {} is lost", record.name, self.uid),
             }
         }
-        self.read = Some((file, log.end));
+        self.end = Some(log.end);
         Ok(Some(found))
     }
 }
@@ -234,12 +234,12 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    /// Takes it out of the store. Then it is to be dropped.
+    /// Takes them out of the store. Then they are to be dropped.
     ///
     /// # Errors
     /// As [`Store::remove`].
-    pub fn leave(&self, store: &Store) -> io::Result<()> {
-        store.remove(&self.name)
+    pub fn leave(all: &[Leaving], store: &Store) -> io::Result<()> {
+        store.remove(all.iter().map(|one| one.name.as_str()))
     }
 }
 
@@ -250,16 +250,23 @@ impl From<Parcel> for Leaving {
 }
 
 impl From<Left> for Leaving {
-    fn from(Left { name, fds, .. }: Left) -> Leaving {
+    fn from(Left { name, mut fds, log, .. }: Left) -> Leaving {
+        fds.extend(log.map(OwnedFd::from));
         Leaving { name, _fds: fds }
     }
 }
 
-fn read_log(fd: &OwnedFd) -> io::Result<Result<Log, records::Unreadable>> {
-    let mut file = MemFile::adopt(fd.try_clone()?)?;
-    file.seek(SeekFrom::Start(0))?;
+fn read_log(file: &MemFile) -> io::Result<Result<Log, records::Unreadable>> {
     let mut bytes = Vec::new();
-    file.take(LONGEST_LOG).read_to_end(&mut bytes)?;
+    while bytes.len() < LONGEST_LOG {
+        let len = bytes.len();
+        bytes.resize(len + PART, 0);
+        let got = file.read_at(&mut bytes[len..], len as u64)?;
+        bytes.truncate(len + got);
+        if got == 0 {
+            break;
+        }
+    }
     Ok(records::read(&bytes))
 }
 

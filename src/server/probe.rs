@@ -42,7 +42,8 @@ impl Evd {
         quotas.iter().for_each(|(what, each)| wanted.set(*what, *each));
         let access = Access::new(Allowed::default(), true);
         let books = Books::new(wanted.quotas());
-        let holds = Holds::new(Err("nobody keeps it"), Arc::clone(&books));
+        let turns = base.waker().map_err(Error::os("make a mailbox"))?;
+        let holds = Holds::new(Err("nobody keeps it"), Arc::clone(&books), turns);
         let shared = Shared::new(access, books, 1, waker, holds);
         Ok(Evd { shared: Arc::new(shared), workers: Vec::new(), _base: base })
     }

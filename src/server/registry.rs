@@ -191,9 +191,29 @@ impl Shared {
         let mut registry = lock(&self.registry);
         match self.new_worker(&mut registry, uid) {
             Ok(worker) => drop(worker.post(Mail::Holds)),
-            // The first one that comes for it reads it.
-            Err(e) => log::warn!("no worker for the holds of user {uid}: {e}"),
+            Err(e) => {
+                log::warn!("no worker for the holds of user {uid}: {e}; it is tried again");
+                self.holds.turns.wait(uid, 1);
+            }
         }
+    }
+
+    /// Lets the next one try again who was short of fds for what he holds, if it is time. Returns when to look again.
+    pub fn give_turn(self: &Arc<Self>, now: u64) -> Option<u64> {
+        let turns = &self.holds.turns;
+        if let Some(uid) = turns.next(now) {
+            let mut registry = lock(&self.registry);
+            let own = registry.workers.values().filter(|w| w.uid == uid);
+            let posted = match own.min_by_key(|w| w.stuck(now).is_some()).cloned() {
+                Some(worker) => worker.post(Mail::Turn),
+                None => self.new_worker(&mut registry, uid).is_ok_and(|w| w.post(Mail::Turn)),
+            };
+            drop(registry);
+            if !posted {
+                turns.over(uid);
+            }
+        }
+        turns.due()
     }
 
     /// Tells the other workers of a user that wait for the time of a held fd: it may have gone, and then nothing keeps them.
@@ -456,6 +476,7 @@ impl Drop for Gone {
         registry.bases.retain(|_, b| b.worker.id != self.1.id);
         registry.threads -= 1;
         drop(registry);
+        self.0.holds.turns.over(self.1.uid);
         self.0.ended.notify_all();
     }
 }

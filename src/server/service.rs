@@ -4,10 +4,9 @@
 
 use super::parcel::{self, Left};
 use super::{starts, store};
-use evd_proto::sys::{self, Listener};
+use evd_proto::sys::{self, Listener, Notifier};
 use evd_proto::sys::{OwnedFd, RawFd};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ const NAMED: usize = 8;
 /// What the service manager is told, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Service {
-    manager: Option<OsString>,
+    manager: Option<Notifier>,
     watchdog: Option<Duration>,
     told: String,
     /// What else is to be known when evd is ready.
@@ -30,12 +29,13 @@ pub(super) struct Service {
 
 impl Service {
     /// The one that `NOTIFY_SOCKET` names.
-    pub fn from_environment() -> Service {
-        Service {
-            manager: std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()),
-            watchdog: sys::watchdog_interval(),
-            ..Service::default()
-        }
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn from_environment() -> io::Result<Service> {
+        let manager = std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty());
+        let manager = manager.map(|to| Notifier::new(&to)).transpose()?;
+        Ok(Service { manager, watchdog: sys::watchdog_interval(), ..Service::default() })
     }
 
     /// Whether anybody listens.
@@ -90,7 +90,7 @@ impl Service {
     /// Says it, unless the service manager lets its queue be full for `patience`: the acceptor must not wait for it. Whether it was said.
     fn tell(&self, state: &str, patience: Duration) -> bool {
         let Some(manager) = &self.manager else { return true };
-        match sys::notify(manager, &format!("{state}\n"), &[], patience) {
+        match manager.tell(&format!("{state}\n"), &[], patience) {
             Ok(()) => true,
             // It is said again, or the next time.
             Err(e) if e.kind() == io::ErrorKind::TimedOut && patience.is_zero() => false,

@@ -7,9 +7,8 @@
 
 use super::mail::lock;
 use evd_proto::What;
-use evd_proto::sys::{self, OwnedFd, PollFd};
+use evd_proto::sys::{self, Notifier, OwnedFd, PollFd};
 use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd};
-use std::ffi::OsString;
 use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -37,7 +36,7 @@ pub(super) struct NotStored {
 /// A store that works.
 #[derive(Debug)]
 pub(super) struct Store {
-    manager: OsString,
+    manager: Notifier,
     /// Fds that it takes in all.
     most: usize,
     /// Locked while messages are sent that others must not come between. Who waits for it would find the service manager's queue as full.
@@ -57,6 +56,10 @@ impl Store {
         let Some(manager) = std::env::var_os("NOTIFY_SOCKET").filter(|v| !v.is_empty()) else {
             return Err("no service manager");
         };
+        let manager = Notifier::new(&manager).map_err(|e| {
+            log::error!("no socket for what the service manager is told: {e}");
+            "evd had no fds for it when it started"
+        })?;
         // systemd 254 and later; 0 is no store.
         let told = std::env::var("FDSTORE").ok().and_then(|n| n.parse().ok());
         let store = Store { manager, most: told.unwrap_or(USUAL), in_a_row: Mutex::default() };
@@ -98,13 +101,13 @@ impl Store {
         Err(NotStored { why, may_be_there })
     }
 
-    /// Removes what is stored under `name`. When this returns, nobody but us has it.
+    /// Removes what is stored under `names`. When this returns, nobody but us has it.
     ///
     /// # Errors
-    /// The service manager does not answer.
-    pub fn remove(&self, name: &str) -> io::Result<()> {
+    /// The service manager does not answer; evd is short of fds, and it was told nothing.
+    pub fn remove<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> io::Result<()> {
         let barrier = sys::pipe()?;
-        self.forget(name)?;
+        names.try_for_each(|name| self.forget(name))?;
         self.wait(barrier)
     }
 
@@ -117,7 +120,7 @@ impl Store {
 
     /// Stores `fds`, and behind them a socket, and looks whether its peer still has it. By then all that was told before is done. `told`: the service manager has heard of them.
     fn store_before_canary(&self, text: &str, fds: &[i32], name: &str, told: &mut bool) -> io::Result<bool> {
-        // Whoever is short of fds is to find out before anything is told.
+        // Whoever is short of fds is to find out before anything is told: these are all that it takes.
         let ((ours, theirs), barrier) = (sys::socketpair()?, sys::pipe()?);
         {
             // No removal comes in between: then there could be room for the canary, and have been none for what is before it.
@@ -159,6 +162,6 @@ impl Store {
     }
 
     fn tell(&self, text: &str, fds: &[i32]) -> io::Result<()> {
-        sys::notify(&self.manager, text, fds, PATIENCE)
+        self.manager.tell(text, fds, PATIENCE)
     }
 }

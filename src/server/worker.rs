@@ -48,6 +48,8 @@ pub(super) struct Worker {
     /// Whose wishes are being granted, and what ended it meanwhile: what it asked for before counts, so it stays until all are.
     granting: Option<(u64, Option<Ending>)>,
     stopping: bool,
+    /// It is its user's turn, see `turns`.
+    has_turn: bool,
 }
 
 /// Where a connection or a session sits.
@@ -98,12 +100,14 @@ impl Worker {
             mail: Vec::new(),
             granting: None,
             stopping: false,
+            has_turn: false,
         })
     }
 
     /// Serves until there is nobody to serve.
     pub fn run(mut self) {
         while !self.is_done() {
+            self.end_turn();
             if let Err(e) = self.step(None) {
                 log::error!("worker {} of user {} can't wait and ends: {e}", self.me.id, self.me.uid);
                 return;
@@ -143,6 +147,7 @@ impl Worker {
         self.seats.push(Some(Seat::new(id, Occupant::Away)));
         self.open(0, opening, base);
         while !self.is_done() {
+            self.end_turn();
             self.me.busy_since.store(0, Ordering::Relaxed);
             let timeout = self.deadlines.until(sys::monotonic_ns);
             let Some(session) = self.session(id) else {
@@ -169,6 +174,13 @@ impl Worker {
             && (self.stopping || (!self.deadlines.has_holds() && self.shared.retire(&self.me)))
     }
 
+    /// Lets the next user have his turn. A worker that ends does so when its own fds are closed.
+    fn end_turn(&mut self) {
+        if std::mem::take(&mut self.has_turn) {
+            self.shared.holds.turns.over(self.me.uid);
+        }
+    }
+
     fn read_mail(&mut self) {
         let mut mail = std::mem::take(&mut self.mail);
         self.me.collect(&mut mail);
@@ -177,6 +189,11 @@ impl Worker {
                 Mail::Connection(guest) => self.greet(guest),
                 Mail::Stop => self.stop(),
                 Mail::Holds => self.plan_holds(),
+                Mail::Turn => {
+                    self.has_turn = true;
+                    self.shared.holds.take_turn(self.me.uid);
+                    self.plan_holds();
+                }
                 Mail::Followers => self.refresh_followers(),
                 Mail::Trace { to, trace } => self.show_trace(to, &trace),
                 other => self.answer(other),

@@ -6,7 +6,7 @@ use super::file::own;
 use super::socket::receive;
 use super::{Peer, PollFd, cvt, keep, monotonic_ns, poll, send};
 use crate::sys::What;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -17,35 +17,59 @@ use std::time::Duration;
 /// The longest notification that is read.
 const LONGEST: usize = 4096;
 
-/// Tells the service manager at `to` (the value of `NOTIFY_SOCKET`; a leading `@` means an abstract name) something, and gives it `fds`. Waits at most
-/// `patience` for room in its queue.
-///
-/// # Errors
-/// Nobody is there, or `TimedOut`: the service manager does not read.
-///
-/// Source: sd_notify(3).
-pub fn notify(to: &OsStr, text: &str, fds: &[RawFd], patience: Duration) -> io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    match to.as_bytes().strip_prefix(b"@") {
-        #[cfg(target_os = "linux")]
-        Some(name) => {
-            use std::os::linux::net::SocketAddrExt;
-            socket.connect_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)?;
-        }
-        _ => socket.connect(to)?,
+/// The telling end: one socket for all that is told, so that also who is short of fds can say that it lives.
+#[derive(Debug)]
+pub struct Notifier {
+    to: OsString,
+    socket: UnixDatagram,
+}
+
+impl Notifier {
+    /// For the service manager at `to`: the value of `NOTIFY_SOCKET`, where a leading `@` means an abstract name. It need not be there yet.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn new(to: &OsStr) -> io::Result<Notifier> {
+        Ok(Notifier { to: to.to_owned(), socket: UnixDatagram::unbound()? })
     }
-    let until = monotonic_ns().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
-    loop {
-        match send(socket.as_fd(), text.as_bytes(), fds) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let left = until.saturating_sub(monotonic_ns());
-                if left == 0 {
-                    return Err(io::ErrorKind::TimedOut.into());
+
+    /// Tells the service manager something, and gives it `fds`. Waits at most `patience` for room in its queue. Any thread may do so.
+    ///
+    /// # Errors
+    /// Nobody is there, or `TimedOut`: the service manager does not read. As [`send`] otherwise.
+    ///
+    /// Source: sd_notify(3).
+    pub fn tell(&self, text: &str, fds: &[RawFd], patience: Duration) -> io::Result<()> {
+        let until = monotonic_ns().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
+        let mut is_new = false;
+        loop {
+            match send(self.socket.as_fd(), text.as_bytes(), fds) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let left = until.saturating_sub(monotonic_ns());
+                    if left == 0 {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    let mut one = [PollFd::new(self.socket.as_raw_fd(), What::WRITE)];
+                    poll(&mut one, Some(Duration::from_nanos(left)))?;
                 }
-                let mut one = [PollFd::new(socket.as_raw_fd(), What::WRITE)];
-                poll(&mut one, Some(Duration::from_nanos(left)))?;
+                // Nothing was told yet, or whoever heard it is gone, and another may be in its place.
+                Err(_) if !is_new => {
+                    self.connect()?;
+                    is_new = true;
+                }
+                other => return other.map(drop),
             }
-            other => return other.map(drop),
+        }
+    }
+
+    fn connect(&self) -> io::Result<()> {
+        match self.to.as_bytes().strip_prefix(b"@") {
+            #[cfg(target_os = "linux")]
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                self.socket.connect_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)
+            }
+            _ => self.socket.connect(&self.to),
         }
     }
 }
@@ -157,12 +181,16 @@ mod tests {
         let receiver = NotifyReceiver::bind(&path).unwrap();
         assert!(receiver.next().unwrap().is_none());
         let null = super::super::reserve_fd().unwrap();
-        notify(path.as_os_str(), "FDSTORE=1\nFDNAME=a", &[null.as_raw_fd()], Duration::ZERO).unwrap();
+        let notifier = Notifier::new(path.as_os_str()).unwrap();
+        notifier.tell("FDSTORE=1\nFDNAME=a", &[null.as_raw_fd()], Duration::ZERO).unwrap();
         let got = receiver.next().unwrap().unwrap();
         assert_eq!((got.text.as_str(), got.fds.len()), ("FDSTORE=1\nFDNAME=a", 1));
         assert_eq!(got.sender.unwrap().pid, std::process::id() as i32);
         drop(receiver);
         assert!(!path.exists());
-        assert!(notify(path.as_os_str(), "READY=1", &[], Duration::ZERO).is_err());
+        assert!(notifier.tell("READY=1", &[], Duration::ZERO).is_err());
+        let next = NotifyReceiver::bind(&path).unwrap();
+        notifier.tell("READY=1", &[], Duration::ZERO).unwrap();
+        assert_eq!(next.next().unwrap().unwrap().text, "READY=1", "another one is in its place");
     }
 }

@@ -8,7 +8,7 @@
 use super::{BorrowedFd, OwnedFd, RawFd, Received};
 use std::convert::Infallible;
 use std::ffi::{CStr, OsStr, OsString};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,18 +69,6 @@ impl super::AsFd for MemFile {
     }
 }
 
-impl Read for MemFile {
-    fn read(&mut self, _buf: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-}
-
-impl Seek for MemFile {
-    fn seek(&mut self, _to: SeekFrom) -> io::Result<u64> {
-        match self.0 {}
-    }
-}
-
 /// # Errors
 /// `Unsupported`, always.
 pub fn enlarge_send_buffer(_fd: BorrowedFd<'_>, _bytes: i32) -> io::Result<()> {
@@ -105,10 +93,22 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     lacking("anonymous pipes are no sockets on Windows, and can't be waited for")
 }
 
-/// # Errors
-/// `Unsupported`, always.
-pub fn notify(_to: &OsStr, _text: &str, _fds: &[RawFd], _patience: Duration) -> io::Result<()> {
-    lacking("there is no NOTIFY_SOCKET on Windows")
+/// Who tells the service manager something: nobody, on Windows.
+#[derive(Debug)]
+pub struct Notifier(Infallible);
+
+impl Notifier {
+    /// # Errors
+    /// `Unsupported`, always.
+    pub fn new(_to: &OsStr) -> io::Result<Notifier> {
+        lacking("there is no NOTIFY_SOCKET on Windows")
+    }
+
+    /// # Errors
+    /// There are none of these.
+    pub fn tell(&self, _text: &str, _fds: &[RawFd], _patience: Duration) -> io::Result<()> {
+        match self.0 {}
+    }
 }
 
 /// # Errors

@@ -27,11 +27,12 @@ mod wake;
 #[cfg(feature = "harden")]
 pub use absent::deny_calls;
 pub use absent::{
-    Exit, KEEPS_FDS, MemFile, Notification, NotifyReceiver, Running, Slot, adopt_fd, adopt_listener,
-    bound_path, check_exec, count_up, default_socket, enlarge_send_buffer, exec_with_fds, group_id,
-    ignore_signals, is_listened_at, kernel_entries, look_at_count, make_directory, most_epoll_entries,
-    no_new_privileges, notify, overflow_uid, passed_fds, peek_from_start, peek_next, pipe, resident_bytes,
-    return_memory, share_memory, spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
+    Exit, KEEPS_FDS, MemFile, Notification, Notifier, NotifyReceiver, Running, Slot, adopt_fd,
+    adopt_listener, bound_path, check_exec, count_up, default_socket, enlarge_send_buffer, exec_with_fds,
+    group_id, ignore_signals, is_listened_at, kernel_entries, look_at_count, make_directory,
+    most_epoll_entries, no_new_privileges, overflow_uid, passed_fds, peek_from_start, peek_next, pipe,
+    resident_bytes, return_memory, share_memory, spawn_with_fds, stderr_takes, stdout_number, user_id,
+    watchdog_interval,
 };
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};
