@@ -79,6 +79,8 @@ fn a_killed_evd_costs_no_event_and_the_base_says_so_and_is_parked_again() {
     s.write(5..15);
     until(&base, "what was sent before and after the kill is there", || s.have_all());
     until(&base, "the loss is noticed", || !is_up(&base));
+    // What a send finds out is told by the next round.
+    until(&base, "and told", || !links.borrow().is_empty());
     assert_eq!(*links.borrow(), [base.link()]);
     why_away(&base);
     assert_eq!(base.watches(), (0, 20));
