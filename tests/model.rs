@@ -130,21 +130,21 @@ mod on_windows {
 
     #[test]
     fn local_wepoll() {
-        run::random(&local("wepoll"), 0, 500);
+        run::random(&local("wepoll"), 0, 200);
     }
 
     #[test]
     fn local_win32() {
-        run::random(&local("win32"), 0, 500);
+        run::random(&local("win32"), 0, 200);
     }
 
     #[test]
     fn remote_wepoll() {
-        run::random(&remote("wepoll"), 0, 100);
+        run::random(&remote("wepoll"), 0, 50);
     }
 
     #[test]
     fn remote_win32() {
-        run::random(&remote("win32"), 0, 100);
+        run::random(&remote("win32"), 0, 50);
     }
 }

@@ -126,6 +126,15 @@ impl Fds {
         self.far[at].as_mut().unwrap().write(&self.scratch[..n as usize]);
         self.wires[at].unread += n;
         system::arrived(&self.near[port as usize], self.wires[at].unread);
+        self.stay_full(port);
+    }
+
+    /// What the other end sends acknowledges what it has got, which may make room.
+    fn stay_full(&mut self, port: u8) {
+        let (at, _) = wire(port);
+        if let (true, Some(far)) = (self.wires[at].full, &mut self.far[at]) {
+            far.fill(&self.near[port as usize], &self.scratch);
+        }
     }
 
     /// Returns how many bytes there were.
@@ -162,6 +171,7 @@ impl Fds {
         let (at, _) = wire(port);
         if self.far[at].as_ref().is_some_and(Far::half_close) {
             self.wires[at].half_closed = true;
+            self.stay_full(port);
         }
     }
 
