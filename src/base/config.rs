@@ -4,6 +4,7 @@
 //! are required. A method asked for by name must exist and must not be disabled: there is no silent other choice.
 
 use crate::backend::{self, Backend, Features, Method};
+use evd_proto::name::shown;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -71,7 +72,7 @@ impl std::fmt::Display for BaseError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             BaseError::UnknownMethod { name, known } => {
-                write!(f, "there is no method {name:?}; this build has {}", known.join(", "))
+                write!(f, "there is no method {}; this build has {}", shown(name), known.join(", "))
             }
             BaseError::Avoided { name, by } if by.starts_with("EVENT_NO") => {
                 write!(f, "the method {name} is disabled by {by}; unset it or ask for another method")

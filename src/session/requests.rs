@@ -86,7 +86,11 @@ impl State {
             Kind::HoldAll => self.hold_all(request, out, wishes),
             Kind::Attach => self.attach(&request),
             _ => {
-                wishes.push(self.passed_on(&request)?);
+                let wish = self.passed_on(&request)?;
+                match wish.name().map(name::check) {
+                    Some(Err(e)) => refuse(out, serial, Code::BadName, 0, 0, e.to_string()),
+                    _ => wishes.push(wish),
+                }
                 Ok(())
             }
         }

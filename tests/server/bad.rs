@@ -4,7 +4,9 @@ use crate::wire::*;
 use evd_proto::What;
 use evd_proto::frame::{self, Kind};
 use evd_proto::reply::{Code, Refused};
-use evd_proto::request::{Arm, ArmWatch, Disarm, Hello, Hold, Status, Sync, Take};
+use evd_proto::request::{
+    self as ask, Arm, ArmWatch, Disarm, Events, Follow, Hello, Hold, Selector, Status, Sync, Take, Trigger,
+};
 use evd_proto::sys;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -42,6 +44,32 @@ fn a_base_that_can_not_be_is_refused_with_what_could() {
     let mut c = Raw::connect(&evd.path());
     c.send(&hello("no blanks", ""));
     assert!(c.is_ended_with(Code::BadName).contains("A-Z"));
+    evd.serves();
+}
+
+/// What a client sends is shown to it and to whoever reads the log, but no more of it than a name can have: quotes are escaped there, and such an answer did not fit a frame and was none.
+#[test]
+fn a_name_that_is_none_is_answered_however_long_it_is() {
+    let evd = Evd::start();
+    let name = "\"".repeat(60_000);
+    let mut control = evd.control();
+    let by_name = || Selector::Name(name.clone());
+    let serials = [
+        control.send(&Trigger { name: name.clone() }),
+        control.send(&Take { name: name.clone(), keep: false }),
+        control.send(&ask::Drop { name: name.clone() }),
+        control.send(&Events { base: by_name(), from: (0, 0) }),
+        control.send(&Follow { base: Some(by_name()) }),
+    ];
+    for serial in serials {
+        let refused = control.refused(serial);
+        assert_eq!(refused.code, Code::BadName);
+        assert!(refused.text.contains("A-Z") && refused.text.len() < 300, "{}", refused.text);
+    }
+    let mut c = Raw::connect(&evd.path());
+    c.send(&hello("a", &name));
+    let text = c.is_ended_with(Code::NoMethod);
+    assert!(text.contains("epoll") && text.len() < 300, "{text}");
     evd.serves();
 }
 
