@@ -117,7 +117,8 @@ pub(super) fn open(config: &Config) -> Result<Box<dyn Backend + Send>, BaseError
     let (mut why, mut fault) = (Vec::new(), None);
     for method in methods {
         if let Some(by) = avoided_by(method, config) {
-            why.push(format!("{} is disabled by {by}", method.name));
+            let verb = if by == CONFIGURATION { "avoided" } else { "disabled" };
+            why.push(format!("{} is {verb} by {by}", method.name));
         } else if let Some(lack) = lacks(method, config.require) {
             why.push(lack);
         } else {
@@ -158,7 +159,11 @@ fn avoided_by(method: &Method, config: &Config) -> Option<&'static str> {
 
 fn lacks(method: &Method, require: Features) -> Option<String> {
     let missing = require - method.features;
-    let names: Vec<_> = missing.iter_names().map(|(name, _)| name).collect();
+    let mut names: Vec<_> = missing.iter_names().map(|(name, _)| name.to_owned()).collect();
+    let unknown = missing - Features::all();
+    if !unknown.is_empty() {
+        names.push(format!("{:#x}, which is no feature", unknown.bits()));
+    }
     (!missing.is_empty()).then(|| format!("{} lacks {}", method.name, names.join(", ")))
 }
 

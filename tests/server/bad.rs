@@ -34,7 +34,11 @@ fn a_base_that_can_not_be_is_refused_with_what_could() {
     for (hello, word) in [
         (hello("a", "wepoll"), "epoll"),
         (avoid("epoll"), "avoided"),
-        (Hello { require: 0x55, ..hello("a", "") }, "lacks"),
+        (Hello { require: 0x50, ..hello("a", "") }, "lacks 0x50, which is no feature"),
+        (
+            Hello { avoid: ["epoll", "poll", "select"].map(str::to_owned).to_vec(), ..hello("a", "") },
+            "is avoided by",
+        ),
     ] {
         let mut c = Raw::connect(&evd.path());
         c.send(&hello);
