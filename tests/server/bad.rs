@@ -153,6 +153,25 @@ fn fds_must_be_as_many_as_announced() {
     let mut c = evd.client("body");
     c.arm(&[(0, 1, What::READ)], &two);
     assert!(c.is_ended_with(Code::Protocol).contains("1 fds, but 2"));
+/// What comes in one piece with the Hello is looked at before there is a session.
+#[test]
+fn the_log_names_who_broke_the_stream_at_once() {
+    let dir = Dir::new();
+    let log = dir.0.join("log");
+    let evd = Evd::start_with(|c| {
+        c.env("EVD_LOG_LEVEL", "info").stderr(std::fs::File::create(&log).unwrap());
+    });
+    let mut both = Vec::new();
+    frame::encode(&mut both, 1, 0, &hello("early", "")).unwrap();
+    both.extend_from_slice(&[header(Kind::Sync, 1, 0, 0, 2), vec![0]].concat());
+    let mut c = Raw::connect(&evd.path());
+    c.raw(&both, &[]);
+    assert_eq!(c.next().kind, Kind::Welcome);
+    c.is_ended_with(Code::Protocol);
+    let line = format!("refused early (process {}) of user ", std::process::id());
+    eventually("it is logged", || std::fs::read_to_string(&log).unwrap().contains(&line));
+}
+
     let mut c = evd.client("sync");
     c.raw(&header(Kind::Sync, 0, 2, 0, 9), &two);
     assert!(c.is_ended_with(Code::Protocol).contains("0 fds, but 2"));
