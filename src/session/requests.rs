@@ -26,7 +26,7 @@ pub(super) fn plain<T: Body, B: AsRef<[u8]>>(request: &Request<B>) -> Result<T, 
 pub(super) fn count<B>(request: &Request<B>, wanted: usize) -> Result<(), FrameError> {
     match request.fds.len() {
         came if came == wanted => Ok(()),
-        came => Err(FrameError::FdCount { claimed: wanted, came }),
+        came => Err(FrameError::FdsOfBody { kind: request.header.kind, takes: wanted, came }),
     }
 }
 
@@ -124,7 +124,8 @@ impl State {
                 Wish::Events { serial, base, from }
             }
             Kind::Follow => Wish::Follow { serial, base: plain::<ask::Follow, B>(request)?.base },
-            kind => return Err(FrameError::OutOfPlace(kind)),
+            Kind::Hello => return Err(FrameError::OutOfPlace(Kind::Hello)),
+            kind => return Err(FrameError::NotARequest(kind)),
         })
     }
 

@@ -82,11 +82,16 @@ fn the_first_frame_must_be_a_hello_without_fds() {
     let evd = Evd::start();
     let mut c = Raw::connect(&evd.path());
     c.send(&Sync {});
-    c.is_ended_with(Code::Protocol);
+    assert!(c.is_ended_with(Code::Protocol).contains("Sync came first"));
+    let mut c = Raw::connect(&evd.path());
+    let mut first = Vec::new();
+    frame::encode(&mut first, 0, 0, &hello("a", "")).unwrap();
+    c.raw(&first, &[]);
+    assert!(c.is_ended_with(Code::Protocol).contains("must increase"));
     let mut c = Raw::connect(&evd.path());
     let null = sys::reserve_fd().unwrap();
     c.send_fds(&hello("a", ""), &[null.as_raw_fd()]);
-    c.is_ended_with(Code::Protocol);
+    assert!(c.is_ended_with(Code::Protocol).contains("Hello with this body takes 0 fds"));
     evd.serves();
 }
 
@@ -101,21 +106,29 @@ fn broken_streams_end_their_session_and_no_other() {
         frame::encode(&mut b, serial, 0, &hold).unwrap();
         b
     };
+    let body = |kind, bytes: &[u8]| [header(kind, bytes.len() as u32, 0, 0, 9), bytes.to_vec()].concat();
     let mut unknown = header(Kind::Sync, 0, 0, 0, 9);
     unknown[4] = 0x77;
     let mut trailing = header(Kind::Sync, 3, 0, 0, 9);
     trailing.extend_from_slice(b"xyz");
     let mut bomb = header(Kind::Disarm, 8, 0, 0, 9);
     bomb.extend_from_slice(&u64::MAX.to_le_bytes());
-    let bad: [(&str, Vec<u8>, &str); 10] = [
+    let bad: [(&str, Vec<u8>, &str); 13] = [
         ("garbage", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), "unknown kind"),
         ("an unknown kind", unknown, "unknown kind"),
         ("unknown flags", header(Kind::Sync, 0, 0, 4, 9), "unknown flags"),
         ("too long", header(Kind::Report, 70_000, 0, 0, 9), "65536"),
         ("too long for one with fds", header(Kind::Arm, 17_000, 1, 0, 9), "16368"),
         ("bytes behind the body", trailing, "3 bytes after"),
-        ("a length bomb", bomb, "malformed"),
-        ("a reply", header(Kind::Done, 0, 0, 0, 9), "Done is not allowed"),
+        ("a length bomb", bomb, "bytes or more are missing"),
+        (
+            "a string that is none",
+            body(Kind::Drop, &[2, 0, 0, 0, 0, 0, 0, 0, 0xc3, 0x28]),
+            "a string is not UTF-8",
+        ),
+        ("a bool of 2", body(Kind::DaemonSignal, &[10, 0, 0, 0, 2]), "a bool is 2, and not 0 or 1"),
+        ("more fds than may be", header(Kind::Arm, 8, 254, 0, 9), "254 fds, at most 253"),
+        ("a reply", header(Kind::Done, 0, 0, 0, 9), "Done is not a request"),
         ("fds that do not come", header(Kind::Sync, 0, 3, 0, 9), "3 fds, but 0"),
         ("a hold without its fd", hold(9), "1 fds, but 0"),
     ];
@@ -140,19 +153,6 @@ fn broken_streams_end_their_session_and_no_other() {
     evd.serves();
 }
 
-#[test]
-fn fds_must_be_as_many_as_announced() {
-    let evd = Evd::start();
-    let before = evd.fds();
-    let null = sys::reserve_fd().unwrap();
-    let two = [null.as_raw_fd(); 2];
-    let mut c = evd.client("more");
-    c.raw(&header(Kind::Sync, 0, 1, 0, 9), &two);
-    assert!(c.is_ended_with(Code::Protocol).contains("1 fds, but 2"));
-    // The frame's own number is right, but its body speaks of another one.
-    let mut c = evd.client("body");
-    c.arm(&[(0, 1, What::READ)], &two);
-    assert!(c.is_ended_with(Code::Protocol).contains("1 fds, but 2"));
 /// What comes in one piece with the Hello is looked at before there is a session.
 #[test]
 fn the_log_names_who_broke_the_stream_at_once() {
@@ -172,6 +172,19 @@ fn the_log_names_who_broke_the_stream_at_once() {
     eventually("it is logged", || std::fs::read_to_string(&log).unwrap().contains(&line));
 }
 
+#[test]
+fn fds_must_be_as_many_as_announced() {
+    let evd = Evd::start();
+    let before = evd.fds();
+    let null = sys::reserve_fd().unwrap();
+    let two = [null.as_raw_fd(); 2];
+    let mut c = evd.client("more");
+    c.raw(&header(Kind::Sync, 0, 1, 0, 9), &two);
+    assert!(c.is_ended_with(Code::Protocol).contains("1 fds, but 2"));
+    // The frame's own number is right, but its body speaks of another one.
+    let mut c = evd.client("body");
+    c.arm(&[(0, 1, What::READ)], &two);
+    assert!(c.is_ended_with(Code::Protocol).contains("Arm with this body takes 1 fds, but 2"));
     let mut c = evd.client("sync");
     c.raw(&header(Kind::Sync, 0, 2, 0, 9), &two);
     assert!(c.is_ended_with(Code::Protocol).contains("0 fds, but 2"));
