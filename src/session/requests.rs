@@ -142,10 +142,12 @@ impl State {
         for (arm, fd) in body.watches.iter().zip(request.fds) {
             let Err(why) = self.watches.arm(&mut self.base, slot, arm, fd) else { continue };
             let id = (arm.id, arm.seq);
-            match refused
-                .iter_mut()
-                .find(|(r, _)| (r.code, r.limit, r.value) == (why.code, why.limit, why.value))
-            {
+            // Over one limit all say the same, whatever each of them asked for.
+            let same = |r: &Refusal| {
+                (r.code, r.limit, r.value) == (why.code, why.limit, why.value)
+                    && (r.code == Code::Limit || r.text == why.text)
+            };
+            match refused.iter_mut().find(|(r, _)| same(r)) {
                 Some((_, ids)) => ids.push(id),
                 None => refused.push((why, vec![id])),
             }

@@ -261,6 +261,14 @@ fn ids_and_flags_that_can_not_be_are_refused_one_by_one() {
     }
     let serial = c.arm(&[(3, 1, What::READ)], &[fd]);
     assert!(c.refused(serial).text.contains("not newer"));
+    // What is wrong with one says nothing of the other.
+    let serial = c.arm(&[(5, 1, What::TIMEOUT), (6, 1, What::empty()), (3, 1, What::READ)], &[fd; 3]);
+    for (id, word) in
+        [(5, "watch 5: TIMEOUT can't"), (6, "watch 6: nothing can't"), (3, "watch 3: seq 1 is not newer")]
+    {
+        let refused = c.refused(serial);
+        assert!(refused.ids == [(id, 1)] && refused.text.contains(word), "{refused:?}");
+    }
     c.send(&Disarm { with_fd: vec![], ids: vec![0, 77, limit, u32::MAX] });
     assert!(c.sync().is_empty(), "unknown ones are not an error");
     let serial = c.timers(&[(limit, 1), (0, u64::MAX)], &[5, u32::MAX]);
