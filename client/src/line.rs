@@ -232,7 +232,7 @@ impl Line {
                         attach(&mut self.attached, serial, &mut took.attachment);
                         Ok(Incoming::Reply(serial, Reply::Took(took, fd)))
                     }
-                    (None, Ok(_)) => Err(FrameError::FdCount { claimed: 0, came: 0 }),
+                    (None, Ok(_)) => Err(FrameError::FdsOfBody { kind: Kind::Took, takes: 1, came: 0 }),
                     (_, Err(e)) => Err(e),
                 },
                 Kind::TookAll => match frame.read::<TookAll>() {
@@ -242,7 +242,10 @@ impl Line {
                         }
                         Ok(Incoming::Reply(serial, Reply::TookAll(took, frame.fds)))
                     }
-                    Ok(took) => Err(FrameError::FdCount { claimed: took.holds.len(), came: frame.fds.len() }),
+                    Ok(took) => {
+                        let (kind, takes, came) = (Kind::TookAll, took.holds.len(), frame.fds.len());
+                        Err(FrameError::FdsOfBody { kind, takes, came })
+                    }
                     Err(e) => Err(e),
                 },
                 Kind::Attached => {

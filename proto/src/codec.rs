@@ -5,6 +5,7 @@
 //! is why the bytes are written down: wincode reads the same ones.
 
 use crate::frame::MAX_BODY;
+use bincode::error::DecodeError;
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use std::fmt;
@@ -56,7 +57,24 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     match bincode::serde::decode_from_slice(bytes, LAYOUT) {
         Ok((body, used)) if used == bytes.len() => Ok(body),
         Ok((_, used)) => Err(CodecError(format!("{} bytes after the end of the body", bytes.len() - used))),
-        Err(e) => Err(CodecError(e.to_string())),
+        Err(e) => Err(CodecError(words(e))),
+    }
+}
+
+/// bincode's errors name its own types: they are said in words of SPEC.md.
+fn words(e: DecodeError) -> String {
+    match e {
+        DecodeError::UnexpectedEnd { additional } => {
+            format!("it ends too early, {additional} bytes or more are missing")
+        }
+        DecodeError::LimitExceeded => "it claims more than a body can have".to_owned(),
+        DecodeError::Utf8 { .. } => "a string is not UTF-8".to_owned(),
+        DecodeError::InvalidBooleanValue(n) => format!("a bool is {n}, and not 0 or 1"),
+        DecodeError::UnexpectedVariant { found, .. } => {
+            format!("an optional field begins with {found}, and not with 0 or 1")
+        }
+        DecodeError::OtherString(text) => text,
+        e => e.to_string(),
     }
 }
 

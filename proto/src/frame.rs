@@ -1,5 +1,6 @@
 //! Frames: a header of 16 bytes and a body.
 
+use crate::MAX_FDS;
 use crate::codec::{self, CodecError};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -140,6 +141,15 @@ pub enum FrameError {
         /// How many came.
         came: usize,
     },
+    /// The header has the number of fds that came, but the body is one for another number.
+    FdsOfBody {
+        /// What the body is.
+        kind: Kind,
+        /// How many it takes.
+        takes: usize,
+        /// How many came.
+        came: usize,
+    },
     /// The body is not what the kind says.
     Body(Kind, CodecError),
     /// A serial that is not greater than the one before.
@@ -149,8 +159,12 @@ pub enum FrameError {
         /// This one.
         got: u64,
     },
-    /// A kind that may not come now, or not from this side.
+    /// A kind that may not come now.
     OutOfPlace(Kind),
+    /// The first frame of a client, which must be a `Hello`.
+    NotHello(Kind),
+    /// A client sent what only evd sends.
+    NotARequest(Kind),
 }
 
 impl fmt::Display for FrameError {
@@ -161,12 +175,27 @@ impl fmt::Display for FrameError {
             FrameError::TooLong { len, limit } => {
                 write!(f, "a body of {len} bytes, at most {limit} are allowed")
             }
-            FrameError::FdCount { claimed, came } => {
-                write!(f, "a frame claims {claimed} fds, but {came} came with it")
+            FrameError::FdCount { claimed, .. } if *claimed > MAX_FDS => {
+                write!(f, "a frame claims {claimed} fds, at most {MAX_FDS} are allowed")
+            }
+            FrameError::FdCount { came, .. } if *came > MAX_FDS => {
+                write!(f, "{came} fds came before their frame was whole, at most {MAX_FDS} are allowed")
+            }
+            FrameError::FdCount { claimed, came } => write!(
+                f,
+                "a frame claims {claimed} fds, but {came} came with it: fds belong to the frame that ends with their message"
+            ),
+            FrameError::FdsOfBody { kind, takes, came } => {
+                write!(f, "{kind:?} with this body takes {takes} fds, but {came} came with it")
             }
             FrameError::Body(kind, e) => write!(f, "the body of {kind:?} is malformed: {e}"),
             FrameError::Serial { last, got } => write!(f, "serial {got} after {last}: serials must increase"),
+            FrameError::OutOfPlace(Kind::Hello) => {
+                f.write_str("Hello is not allowed here: it comes once, as the first frame")
+            }
             FrameError::OutOfPlace(kind) => write!(f, "{kind:?} is not allowed here"),
+            FrameError::NotHello(kind) => write!(f, "{kind:?} came first: the first frame must be Hello"),
+            FrameError::NotARequest(kind) => write!(f, "{kind:?} is not a request: only evd sends it"),
         }
     }
 }
@@ -178,8 +207,8 @@ impl std::error::Error for FrameError {}
 /// # Errors
 /// If the body or the number of fds is over the limit; `to` is then as it was.
 pub fn encode<B: Body>(to: &mut Vec<u8>, serial: u64, fds: usize, body: &B) -> Result<(), FrameError> {
-    if fds > crate::MAX_FDS {
-        return Err(FrameError::FdCount { claimed: fds, came: crate::MAX_FDS });
+    if fds > MAX_FDS {
+        return Err(FrameError::FdCount { claimed: fds, came: MAX_FDS });
     }
     let start = to.len();
     to.extend_from_slice(&[0; HEADER]);
@@ -219,8 +248,8 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     if len > limit {
         return Err(FrameError::TooLong { len, limit });
     }
-    if fds > crate::MAX_FDS {
-        return Err(FrameError::FdCount { claimed: fds, came: crate::MAX_FDS });
+    if fds > MAX_FDS {
+        return Err(FrameError::FdCount { claimed: fds, came: MAX_FDS });
     }
     Ok(Some(Header { len, kind, fds, serial }))
 }

@@ -14,7 +14,7 @@ pub struct NameError(String);
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(name) = self;
-        write!(f, "{:?} is not a name: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : - are allowed", printable(name))
+        write!(f, "{name} is not a name: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : - are allowed")
     }
 }
 
@@ -29,8 +29,16 @@ pub fn check(name: &str) -> Result<(), NameError> {
     if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fine) {
         Ok(())
     } else {
-        Err(NameError(name.chars().take(MAX_NAME).collect()))
+        Err(NameError(shown(name)))
     }
+}
+
+/// `text` as a message shows it: quoted, [`printable`], and cut after [`MAX_NAME`] characters, which an ellipsis says. So a message fits a frame and a line of a
+/// log, however long what a peer sent is.
+pub fn shown(text: &str) -> String {
+    let head: String = text.chars().take(MAX_NAME).collect();
+    let more = if head.len() < text.len() { "..." } else { "" };
+    format!("{:?}{more}", printable(&head))
 }
 
 /// `text` with everything that could steer a terminal replaced by `?`: for what others chose and people read.
@@ -56,6 +64,10 @@ mod tests {
             let text = check(bad).unwrap_err().to_string();
             assert!(!text.contains('\n'), "{text}");
         }
+        assert_eq!(shown("a \x1bb"), "\"a ?b\"");
+        assert_eq!(shown(&"x".repeat(64)), format!("\"{}\"", "x".repeat(64)));
+        assert_eq!(shown(&"x".repeat(65)), format!("\"{}\"...", "x".repeat(64)));
+        assert!(shown(&"\"".repeat(60_000)).len() < 200);
         assert_eq!(printable("a\x1b[31m\u{202e}\u{9b}b"), "a?[31m??b");
     }
 }

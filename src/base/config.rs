@@ -4,6 +4,7 @@
 //! are required. A method asked for by name must exist and must not be disabled: there is no silent other choice.
 
 use crate::backend::{self, Backend, Features, Method};
+use evd_proto::name::shown;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -71,7 +72,7 @@ impl std::fmt::Display for BaseError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             BaseError::UnknownMethod { name, known } => {
-                write!(f, "there is no method {name:?}; this build has {}", known.join(", "))
+                write!(f, "there is no method {}; this build has {}", shown(name), known.join(", "))
             }
             BaseError::Avoided { name, by } if by.starts_with("EVENT_NO") => {
                 write!(f, "the method {name} is disabled by {by}; unset it or ask for another method")
@@ -116,7 +117,8 @@ pub(super) fn open(config: &Config) -> Result<Box<dyn Backend + Send>, BaseError
     let (mut why, mut fault) = (Vec::new(), None);
     for method in methods {
         if let Some(by) = avoided_by(method, config) {
-            why.push(format!("{} is disabled by {by}", method.name));
+            let verb = if by == CONFIGURATION { "avoided" } else { "disabled" };
+            why.push(format!("{} is {verb} by {by}", method.name));
         } else if let Some(lack) = lacks(method, config.require) {
             why.push(lack);
         } else {
@@ -157,7 +159,11 @@ fn avoided_by(method: &Method, config: &Config) -> Option<&'static str> {
 
 fn lacks(method: &Method, require: Features) -> Option<String> {
     let missing = require - method.features;
-    let names: Vec<_> = missing.iter_names().map(|(name, _)| name).collect();
+    let mut names: Vec<_> = missing.iter_names().map(|(name, _)| name.to_owned()).collect();
+    let unknown = missing - Features::all();
+    if !unknown.is_empty() {
+        names.push(format!("{:#x}, which is no feature", unknown.bits()));
+    }
     (!missing.is_empty()).then(|| format!("{} lacks {}", method.name, names.join(", ")))
 }
 

@@ -16,7 +16,7 @@ use crate::base::Waker;
 use crate::session::books::{Account, Books, Charge};
 use crate::session::{Gift, Refusal};
 use evd_proto::What;
-use evd_proto::name::printable;
+use evd_proto::name::shown;
 use evd_proto::reply::{Code, HoldInfo, Resource};
 use evd_proto::sys::{self, FileKind, PollFd};
 use evd_proto::sys::{AsFd, AsRawFd};
@@ -40,7 +40,7 @@ impl Refusal {
     }
 
     fn unknown(name: &str) -> Refusal {
-        Refusal::new(Code::Unknown, format!("nothing is held under the name {:?}", printable(name)))
+        Refusal::new(Code::Unknown, format!("nothing is held under the name {}", shown(name)))
     }
 
     /// It could not be made to outlive evd.
@@ -257,12 +257,12 @@ impl Holds {
         let mut charges = Vec::with_capacity(gifts.len());
         for gift in gifts {
             if !names.insert(&gift.name) {
-                let text = format!("the name {:?} is twice in one request", printable(&gift.name));
+                let text = format!("the name {} is twice in one request", shown(&gift.name));
                 return Err(Refusal::new(Code::BadRequest, text));
             }
             let exists = book.table.contains_key(&gift.name);
             if exists && !replace {
-                let text = format!("something is held under the name {:?} already", printable(&gift.name));
+                let text = format!("something is held under the name {} already", shown(&gift.name));
                 return Err(Refusal::new(Code::Exists, text));
             }
             // What is replaced gives back its own.
@@ -292,7 +292,7 @@ impl Holds {
             let held = book.table.get_mut(name).ok_or_else(|| Refusal::unknown(name))?;
             if !keep {
                 if held.taking.is_some() {
-                    let text = format!("somebody is just taking {:?}; try again", printable(name));
+                    let text = format!("somebody is just taking {}; try again", shown(name));
                     return Err(Refusal::new(Code::Busy, text));
                 }
                 held.taking = Some(session);
@@ -358,7 +358,7 @@ impl Holds {
             let Some(held) = book.table.get(name).filter(|h| h.is_counter()) else { return Ok(false) };
             let counted = sys::count_up(held.fd.as_fd());
             counted.map(|()| true).map_err(|e| {
-                let text = format!("what is held under the name {:?} can't count: {e}", printable(name));
+                let text = format!("what is held under the name {} can't count: {e}", shown(name));
                 Refusal::system(&e, text)
             })
         })

@@ -9,7 +9,7 @@ use super::tickets::{Pending, Triggering};
 use super::worker::Worker;
 use crate::session::{Gift, Refusal, Wish};
 use evd_proto::frame::Body;
-use evd_proto::name::printable;
+use evd_proto::name::shown;
 use evd_proto::reply::{Code, Done, Holds, Triggered};
 use evd_proto::request::Selector;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Worker {
                 Ok(false) => {}
                 Err(e) => return self.refuse(id, serial, e),
             }
-            let text = format!("nobody subscribed to the name {:?}", printable(name));
+            let text = format!("nobody subscribed to the name {}", shown(name));
             return self.refuse_unknown(id, serial, text);
         }
         let (mine, others): (Vec<_>, Vec<_>) =
@@ -160,6 +160,6 @@ impl Worker {
 pub(super) fn no_base(which: &Selector) -> String {
     match which {
         Selector::Id(id) => format!("there is no base {id}"),
-        Selector::Name(name) => format!("there is no base named {:?}", printable(name)),
+        Selector::Name(name) => format!("there is no base named {}", shown(name)),
     }
 }

@@ -361,6 +361,7 @@ impl Worker {
     #[allow(clippy::boxed_local, reason = "it comes boxed, and is small on some machines only")]
     fn open(&mut self, at: usize, opening: Box<Opening>, base: Base) {
         let Some(id) = self.seats[at].as_ref().map(|s| s.id) else { return };
+        let (name, process) = (printable(opening.name()), opening.peer().pid);
         let mut wishes = std::mem::take(&mut self.wishes);
         let opened = Session::open(*opening, base, id, self.shared.limits, &mut self.tools, &mut wishes)
             .and_then(|session| self.seat_session(at, session));
@@ -370,7 +371,8 @@ impl Worker {
                 Some(why) => self.end(id, &why),
             },
             Err(why) => {
-                info_of!(self.me.uid, "refused a session of user {}: {why}", self.me.uid);
+                let uid = self.me.uid;
+                info_of!(uid, "refused {name} (process {process}) of user {uid}: {why}");
                 wishes.clear();
                 self.vacate(id);
             }

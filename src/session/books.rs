@@ -77,6 +77,8 @@ pub struct Over {
     pub limit: u64,
     /// How much he has.
     pub used: u64,
+    /// How much more was asked for.
+    pub asked: u64,
 }
 
 /// So much of something, until this is dropped.
@@ -152,7 +154,7 @@ impl Books {
         user.wary[at] = !fits && has_low_mark(what);
         if !fits {
             user.refused[at] += 1;
-            return Err(Over { uid, what, limit, used });
+            return Err(Over { uid, what, limit, used, asked: amount });
         }
         user.used[at] += amount;
         state.whole[at] += amount;
@@ -339,8 +341,11 @@ impl Purse {
 
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Over { uid, what, limit, used } = self;
+        let Over { uid, what, limit, used, asked } = self;
         write!(f, "user {uid} has {used} {what} of at most {limit}")?;
+        if *asked > 1 {
+            write!(f, ", and {asked} more are asked for")?;
+        }
         if has_low_mark(*what) { write!(f, "; more when it is {}", low_mark(*limit)) } else { Ok(()) }
     }
 }

@@ -131,7 +131,15 @@ impl Greeting {
         let hello = match first.read::<Hello>() {
             Ok(hello) if first.fds.is_empty() && serial > 0 => hello,
             Ok(_) => {
-                let e = FrameError::OutOfPlace(Kind::Hello);
+                let (kind, came) = (Kind::Hello, first.fds.len());
+                let e = match serial {
+                    0 => FrameError::Serial { last: 0, got: 0 },
+                    _ => FrameError::FdsOfBody { kind, takes: 0, came },
+                };
+                return Err(self.tell(serial, Code::Protocol, (0, 0), Ending::Protocol(e)));
+            }
+            Err(FrameError::OutOfPlace(kind)) => {
+                let e = FrameError::NotHello(kind);
                 return Err(self.tell(serial, Code::Protocol, (0, 0), Ending::Protocol(e)));
             }
             Err(e) => return Err(self.tell(serial, Code::Protocol, (0, 0), Ending::Protocol(e))),

@@ -106,6 +106,20 @@ pub enum Wish {
     Follow { serial: u64, base: Option<Selector> },
 }
 
+impl Wish {
+    /// The name of one thing that it is about, which must be one.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Wish::Trigger { name, .. }
+            | Wish::Take { name, .. }
+            | Wish::DropHold { name, .. }
+            | Wish::Events { base: Selector::Name(name), .. }
+            | Wish::Follow { base: Some(Selector::Name(name)), .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
 /// Who looks at bases.
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer {

@@ -26,7 +26,7 @@ pub(super) fn plain<T: Body, B: AsRef<[u8]>>(request: &Request<B>) -> Result<T, 
 pub(super) fn count<B>(request: &Request<B>, wanted: usize) -> Result<(), FrameError> {
     match request.fds.len() {
         came if came == wanted => Ok(()),
-        came => Err(FrameError::FdCount { claimed: wanted, came }),
+        came => Err(FrameError::FdsOfBody { kind: request.header.kind, takes: wanted, came }),
     }
 }
 
@@ -86,7 +86,11 @@ impl State {
             Kind::HoldAll => self.hold_all(request, out, wishes),
             Kind::Attach => self.attach(&request),
             _ => {
-                wishes.push(self.passed_on(&request)?);
+                let wish = self.passed_on(&request)?;
+                match wish.name().map(name::check) {
+                    Some(Err(e)) => refuse(out, serial, Code::BadName, 0, 0, e.to_string()),
+                    _ => wishes.push(wish),
+                }
                 Ok(())
             }
         }
@@ -120,7 +124,8 @@ impl State {
                 Wish::Events { serial, base, from }
             }
             Kind::Follow => Wish::Follow { serial, base: plain::<ask::Follow, B>(request)?.base },
-            kind => return Err(FrameError::OutOfPlace(kind)),
+            Kind::Hello => return Err(FrameError::OutOfPlace(Kind::Hello)),
+            kind => return Err(FrameError::NotARequest(kind)),
         })
     }
 
@@ -137,10 +142,12 @@ impl State {
         for (arm, fd) in body.watches.iter().zip(request.fds) {
             let Err(why) = self.watches.arm(&mut self.base, slot, arm, fd) else { continue };
             let id = (arm.id, arm.seq);
-            match refused
-                .iter_mut()
-                .find(|(r, _)| (r.code, r.limit, r.value) == (why.code, why.limit, why.value))
-            {
+            // Over one limit all say the same, whatever each of them asked for.
+            let same = |r: &Refusal| {
+                (r.code, r.limit, r.value) == (why.code, why.limit, why.value)
+                    && (r.code == Code::Limit || r.text == why.text)
+            };
+            match refused.iter_mut().find(|(r, _)| same(r)) {
                 Some((_, ids)) => ids.push(id),
                 None => refused.push((why, vec![id])),
             }

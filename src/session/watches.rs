@@ -186,7 +186,8 @@ impl Watches {
             return Err(Refusal::bad(format!("watch {id}: unknown flags {flags:#04x}")));
         }
         if interest.is_empty() || !What::IO.contains(interest) {
-            let text = format!("watch {id}: {interest} can't be waited for, only READ, WRITE and CLOSED");
+            let what = if interest.is_empty() { "nothing".to_owned() } else { interest.to_string() };
+            let text = format!("watch {id}: {what} can't be waited for, only READ, WRITE and CLOSED");
             return Err(Refusal::bad(text));
         }
         let edge = flags & ArmWatch::EDGE != 0;

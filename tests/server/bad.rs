@@ -4,7 +4,9 @@ use crate::wire::*;
 use evd_proto::What;
 use evd_proto::frame::{self, Kind};
 use evd_proto::reply::{Code, Refused};
-use evd_proto::request::{Arm, ArmWatch, Disarm, Hello, Hold, Status, Sync, Take};
+use evd_proto::request::{
+    self as ask, Arm, ArmWatch, Disarm, Events, Follow, Hello, Hold, Selector, Status, Sync, Take, Trigger,
+};
 use evd_proto::sys;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -32,7 +34,11 @@ fn a_base_that_can_not_be_is_refused_with_what_could() {
     for (hello, word) in [
         (hello("a", "wepoll"), "epoll"),
         (avoid("epoll"), "avoided"),
-        (Hello { require: 0x55, ..hello("a", "") }, "lacks"),
+        (Hello { require: 0x50, ..hello("a", "") }, "lacks 0x50, which is no feature"),
+        (
+            Hello { avoid: ["epoll", "poll", "select"].map(str::to_owned).to_vec(), ..hello("a", "") },
+            "is avoided by",
+        ),
     ] {
         let mut c = Raw::connect(&evd.path());
         c.send(&hello);
@@ -45,16 +51,47 @@ fn a_base_that_can_not_be_is_refused_with_what_could() {
     evd.serves();
 }
 
+/// What a client sends is shown to it and to whoever reads the log, but no more of it than a name can have: quotes are escaped there, and such an answer did not fit a frame and was none.
+#[test]
+fn a_name_that_is_none_is_answered_however_long_it_is() {
+    let evd = Evd::start();
+    let name = "\"".repeat(60_000);
+    let mut control = evd.control();
+    let by_name = || Selector::Name(name.clone());
+    let serials = [
+        control.send(&Trigger { name: name.clone() }),
+        control.send(&Take { name: name.clone(), keep: false }),
+        control.send(&ask::Drop { name: name.clone() }),
+        control.send(&Events { base: by_name(), from: (0, 0) }),
+        control.send(&Follow { base: Some(by_name()) }),
+    ];
+    for serial in serials {
+        let refused = control.refused(serial);
+        assert_eq!(refused.code, Code::BadName);
+        assert!(refused.text.contains("A-Z") && refused.text.len() < 300, "{}", refused.text);
+    }
+    let mut c = Raw::connect(&evd.path());
+    c.send(&hello("a", &name));
+    let text = c.is_ended_with(Code::NoMethod);
+    assert!(text.contains("epoll") && text.len() < 300, "{text}");
+    evd.serves();
+}
+
 #[test]
 fn the_first_frame_must_be_a_hello_without_fds() {
     let evd = Evd::start();
     let mut c = Raw::connect(&evd.path());
     c.send(&Sync {});
-    c.is_ended_with(Code::Protocol);
+    assert!(c.is_ended_with(Code::Protocol).contains("Sync came first"));
+    let mut c = Raw::connect(&evd.path());
+    let mut first = Vec::new();
+    frame::encode(&mut first, 0, 0, &hello("a", "")).unwrap();
+    c.raw(&first, &[]);
+    assert!(c.is_ended_with(Code::Protocol).contains("must increase"));
     let mut c = Raw::connect(&evd.path());
     let null = sys::reserve_fd().unwrap();
     c.send_fds(&hello("a", ""), &[null.as_raw_fd()]);
-    c.is_ended_with(Code::Protocol);
+    assert!(c.is_ended_with(Code::Protocol).contains("Hello with this body takes 0 fds"));
     evd.serves();
 }
 
@@ -69,21 +106,29 @@ fn broken_streams_end_their_session_and_no_other() {
         frame::encode(&mut b, serial, 0, &hold).unwrap();
         b
     };
+    let body = |kind, bytes: &[u8]| [header(kind, bytes.len() as u32, 0, 0, 9), bytes.to_vec()].concat();
     let mut unknown = header(Kind::Sync, 0, 0, 0, 9);
     unknown[4] = 0x77;
     let mut trailing = header(Kind::Sync, 3, 0, 0, 9);
     trailing.extend_from_slice(b"xyz");
     let mut bomb = header(Kind::Disarm, 8, 0, 0, 9);
     bomb.extend_from_slice(&u64::MAX.to_le_bytes());
-    let bad: [(&str, Vec<u8>, &str); 10] = [
+    let bad: [(&str, Vec<u8>, &str); 13] = [
         ("garbage", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), "unknown kind"),
         ("an unknown kind", unknown, "unknown kind"),
         ("unknown flags", header(Kind::Sync, 0, 0, 4, 9), "unknown flags"),
         ("too long", header(Kind::Report, 70_000, 0, 0, 9), "65536"),
         ("too long for one with fds", header(Kind::Arm, 17_000, 1, 0, 9), "16368"),
         ("bytes behind the body", trailing, "3 bytes after"),
-        ("a length bomb", bomb, "malformed"),
-        ("a reply", header(Kind::Done, 0, 0, 0, 9), "Done is not allowed"),
+        ("a length bomb", bomb, "bytes or more are missing"),
+        (
+            "a string that is none",
+            body(Kind::Drop, &[2, 0, 0, 0, 0, 0, 0, 0, 0xc3, 0x28]),
+            "a string is not UTF-8",
+        ),
+        ("a bool of 2", body(Kind::DaemonSignal, &[10, 0, 0, 0, 2]), "a bool is 2, and not 0 or 1"),
+        ("more fds than may be", header(Kind::Arm, 8, 254, 0, 9), "254 fds, at most 253"),
+        ("a reply", header(Kind::Done, 0, 0, 0, 9), "Done is not a request"),
         ("fds that do not come", header(Kind::Sync, 0, 3, 0, 9), "3 fds, but 0"),
         ("a hold without its fd", hold(9), "1 fds, but 0"),
     ];
@@ -108,6 +153,25 @@ fn broken_streams_end_their_session_and_no_other() {
     evd.serves();
 }
 
+/// What comes in one piece with the Hello is looked at before there is a session.
+#[test]
+fn the_log_names_who_broke_the_stream_at_once() {
+    let dir = Dir::new();
+    let log = dir.0.join("log");
+    let evd = Evd::start_with(|c| {
+        c.env("EVD_LOG_LEVEL", "info").stderr(std::fs::File::create(&log).unwrap());
+    });
+    let mut both = Vec::new();
+    frame::encode(&mut both, 1, 0, &hello("early", "")).unwrap();
+    both.extend_from_slice(&[header(Kind::Sync, 1, 0, 0, 2), vec![0]].concat());
+    let mut c = Raw::connect(&evd.path());
+    c.raw(&both, &[]);
+    assert_eq!(c.next().kind, Kind::Welcome);
+    c.is_ended_with(Code::Protocol);
+    let line = format!("refused early (process {}) of user ", std::process::id());
+    eventually("it is logged", || std::fs::read_to_string(&log).unwrap().contains(&line));
+}
+
 #[test]
 fn fds_must_be_as_many_as_announced() {
     let evd = Evd::start();
@@ -120,7 +184,7 @@ fn fds_must_be_as_many_as_announced() {
     // The frame's own number is right, but its body speaks of another one.
     let mut c = evd.client("body");
     c.arm(&[(0, 1, What::READ)], &two);
-    assert!(c.is_ended_with(Code::Protocol).contains("1 fds, but 2"));
+    assert!(c.is_ended_with(Code::Protocol).contains("Arm with this body takes 1 fds, but 2"));
     let mut c = evd.client("sync");
     c.raw(&header(Kind::Sync, 0, 2, 0, 9), &two);
     assert!(c.is_ended_with(Code::Protocol).contains("0 fds, but 2"));
@@ -197,6 +261,14 @@ fn ids_and_flags_that_can_not_be_are_refused_one_by_one() {
     }
     let serial = c.arm(&[(3, 1, What::READ)], &[fd]);
     assert!(c.refused(serial).text.contains("not newer"));
+    // What is wrong with one says nothing of the other.
+    let serial = c.arm(&[(5, 1, What::TIMEOUT), (6, 1, What::empty()), (3, 1, What::READ)], &[fd; 3]);
+    for (id, word) in
+        [(5, "watch 5: TIMEOUT can't"), (6, "watch 6: nothing can't"), (3, "watch 3: seq 1 is not newer")]
+    {
+        let refused = c.refused(serial);
+        assert!(refused.ids == [(id, 1)] && refused.text.contains(word), "{refused:?}");
+    }
     c.send(&Disarm { with_fd: vec![], ids: vec![0, 77, limit, u32::MAX] });
     assert!(c.sync().is_empty(), "unknown ones are not an error");
     let serial = c.timers(&[(limit, 1), (0, u64::MAX)], &[5, u32::MAX]);

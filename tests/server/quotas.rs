@@ -143,7 +143,13 @@ fn every_limit_is_said_with_its_name_and_its_value() {
         (got.kind == Kind::Refused).then(|| got.read::<Refused>())
     };
     assert!(hold("one", 60, false).is_none());
-    is_limit(&hold("two", 60, false).unwrap(), Resource::HoldBytes, 100, 60);
+    let over = hold("two", 60, false).unwrap();
+    is_limit(&over, Resource::HoldBytes, 100, 60);
+    assert!(
+        over.text.ends_with("has 60 hold-bytes of at most 100, and 60 more are asked for"),
+        "{}",
+        over.text
+    );
     assert!(hold("two", 40, false).is_none() && hold("two", 10, true).is_none());
     is_limit(&hold("three", 0, false).unwrap(), Resource::Holds, 2, 2);
     let used = [Resource::Holds, Resource::HoldBytes].map(|what| mine(&mut control, what).used);

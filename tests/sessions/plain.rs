@@ -416,7 +416,7 @@ impl Model {
             Ask::Put(name, replace, bytes, over) => self.put(c, name, replace, bytes, over),
             Ask::Take(name, keep) => {
                 let answer = match self.holds.get_mut(&(uid, name)) {
-                    None => Answer::Refused(Code::Unknown),
+                    None => Answer::Refused(missing(name)),
                     Some(held) if !keep && held.taking.is_some() => Answer::Refused(Code::Busy),
                     Some(held) if keep => Answer::Took { copy: true, bytes: held.bytes },
                     Some(held) => {
@@ -434,7 +434,7 @@ impl Model {
             Ask::Drop(name) => {
                 let answer = match self.holds.remove(&(uid, name)) {
                     Some(_) => Answer::Done,
-                    None => Answer::Refused(Code::Unknown),
+                    None => Answer::Refused(missing(name)),
                 };
                 client.answer(answer);
             }
@@ -530,7 +530,7 @@ impl Model {
             }
         }
         let answer = match (reached, queued) {
-            (0, 0) => Answer::Refused(Code::Unknown),
+            (0, 0) => Answer::Refused(missing(name)),
             _ => Answer::Triggered { reached, queued },
         };
         self.clients[c].as_mut().unwrap().answer(answer);
@@ -749,4 +749,9 @@ fn is_alike(expected: &Answer, told: &Answer) -> bool {
         }
         _ => expected == told,
     }
+}
+
+/// What is told of a name that nothing has: 2 can't be one.
+fn missing(name: u8) -> Code {
+    if name == 2 { Code::BadName } else { Code::Unknown }
 }
