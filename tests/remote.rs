@@ -10,7 +10,7 @@ use conformance::{Closed, Files, Fired, Id, Loop, Refused};
 use evd::backend::{Features, Mode};
 use evd_client::EventBase;
 use evd_proto::What;
-use std::os::fd::BorrowedFd;
+use evd_proto::sys::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,9 +19,14 @@ use std::time::Duration;
 fn socket() -> &'static PathBuf {
     static EVD: OnceLock<(PathBuf, evd::Daemon)> = OnceLock::new();
     let (path, _) = EVD.get_or_init(|| {
-        let dir = std::env::temp_dir().join(format!("evd-remote-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("socket");
+        let name = format!("evd-remote-{}", std::process::id());
+        let path = if cfg!(windows) {
+            PathBuf::from(format!(r"\\.\pipe\{name}"))
+        } else {
+            let dir = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            dir.join("socket")
+        };
         let daemon = evd::Daemon::builder().socket(&path).spawn().unwrap();
         (path, daemon)
     });
@@ -87,4 +92,32 @@ impl Loop for RemoteLoop {
     }
 }
 
+#[cfg(unix)]
 conformance!(RemoteLoop: epoll = "epoll", poll = "poll", select = "select");
+#[cfg(windows)]
+conformance!(RemoteLoop: wepoll = "wepoll", win32 = "win32");
+#[cfg(windows)]
+mod on_handles {
+    use super::*;
+
+    use conformance::handles::{event, process};
+    use evd_proto::sys::{AsFd, WaitHandle};
+    use std::os::windows::io::AsHandle;
+
+    handles!(RemoteLoop: wepoll = "wepoll", win32 = "win32");
+
+    #[test]
+    fn what_a_wait_changes_nothing_of_is_parked_and_the_rest_stays() {
+        for method in ["wepoll", "win32"] {
+            let mut l = RemoteLoop::open(method).unwrap();
+            let (manual, auto, child) = (event(true), event(false), process());
+            for handle in
+                [WaitHandle(manual.as_handle()), WaitHandle(auto.as_handle()), WaitHandle(child.as_handle())]
+            {
+                l.watch(None, handle.as_fd(), What::READ, Mode::Level).unwrap();
+            }
+            assert_eq!(l.wait(20), []);
+            assert_eq!(l.1.watches(), (2, 1), "parked and local");
+        }
+    }
+}

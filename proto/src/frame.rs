@@ -38,6 +38,7 @@ pub enum Kind {
     TakeAll = 0x14,
     TakenAll = 0x15,
     Attach = 0x16,
+    ArmHandles = 0x17,
     Welcome = 0x81,
     Done = 0x82,
     Refused = 0x83,
@@ -55,7 +56,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 36] = [
+    const ALL: [Kind; 37] = [
         Kind::Hello,
         Kind::Arm,
         Kind::Disarm,
@@ -78,6 +79,7 @@ impl Kind {
         Kind::TakeAll,
         Kind::TakenAll,
         Kind::Attach,
+        Kind::ArmHandles,
         Kind::Welcome,
         Kind::Done,
         Kind::Refused,

@@ -15,7 +15,8 @@ use windows_sys::Win32::Security::{
     GetTokenInformation, PSECURITY_DESCRIPTOR, SECURITY_ATTRIBUTES, TOKEN_QUERY, TOKEN_USER, TokenUser,
 };
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, OpenProcess, OpenProcessToken, PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE,
+    GetCurrentProcess, OpenProcess, OpenProcessToken, PROCESS_DUP_HANDLE, PROCESS_QUERY_LIMITED_INFORMATION,
+    PROCESS_SYNCHRONIZE,
 };
 use windows_sys::Win32::System::WindowsProgramming::GetUserNameW;
 
@@ -62,6 +63,24 @@ impl Process {
             )),
         };
         Ok(Process { pid, uid, _open: Some(open) })
+    }
+
+    /// Opens it to take handles out of it. It is the same process, as the number is not given anew while this lives.
+    ///
+    /// # Errors
+    /// `PermissionDenied`: it does not belong to this process's user, or may not be opened.
+    pub fn open_to_take(&self) -> io::Result<OwnedHandle> {
+        if self.uid != Ok(effective_ids().0) {
+            let text = "handles are taken from processes of evd's own user only";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        // SAFETY: takes numbers.
+        let raw = unsafe { OpenProcess(PROCESS_DUP_HANDLE, 0, self.pid) };
+        if raw.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new handle that nobody else owns.
+        Ok(unsafe { OwnedHandle::from_raw_handle(raw) })
     }
 }
 
