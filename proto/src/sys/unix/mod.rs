@@ -88,7 +88,7 @@ pub use harden::deny_calls;
 pub use keep::{KEEPS_FDS, peek_from_start};
 pub use look::look;
 #[cfg(feature = "harden")]
-pub use manager::{passed_fds, run_service, watchdog_interval};
+pub use manager::{passed_fds, run_service, service_runs, watchdog_interval};
 pub use memfile::MemFile;
 pub use memory::return_memory;
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};

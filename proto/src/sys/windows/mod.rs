@@ -48,7 +48,7 @@ pub use process::{
     Generation, ProcessState, current_tid, generation, is_privileged, process_state, send_signal, thread_name,
 };
 pub use pulled::{PULLS_HANDLES, PulledHandle, pull_handle};
-pub use service::run_service;
+pub use service::{run_service, service_runs};
 pub use signals::{
     CHILD_SIGNAL, KILL_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed,
     is_signal, signal_name, signal_number,
