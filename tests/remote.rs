@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+/// How long evd may take for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// One evd for all cases of this program, on threads of its own.
 fn socket() -> &'static PathBuf {
     static EVD: OnceLock<(PathBuf, evd::Daemon)> = OnceLock::new();
@@ -40,7 +43,8 @@ impl Loop for RemoteLoop {
     fn open(method: &str) -> Option<RemoteLoop> {
         evd::backend::methods().iter().find(|m| m.name == method)?;
         let builder = EventBase::builder().socket(socket()).connect().method(method).ignore_env();
-        let base = builder.linger(Duration::ZERO).build().unwrap();
+        // A machine that is slow, as one is under Wine with others beside, is no evd that is stuck.
+        let base = builder.linger(Duration::ZERO).patience(PATIENCE).liveness(PATIENCE).build().unwrap();
         assert_eq!(base.method(), method);
         Some(RemoteLoop(ClientLoop::over(base.clone()), base))
     }
