@@ -1,6 +1,6 @@
 //! What evd makes of numbers of handles that a client claims to have, said by the bare protocol.
 
-use crate::handles::{event, set};
+use crate::handles::{event, find, set};
 use crate::parts::*;
 use evd_proto::channel::{Channel, Scratch};
 use evd_proto::frame::{Body, Kind};
@@ -179,7 +179,8 @@ fn numbers_that_are_no_handles_and_handles_that_are_not_to_be_waited_for_are_ref
 fn an_armed_handle_is_reported_once_for_each_arm_and_not_after_a_disarm() {
     let evd = Evd::start();
     let mut raw = Raw::connect(evd.socket());
-    let event = event(&format!(r"Local\evd-armed-{}", std::process::id()), true);
+    let name = format!(r"Local\evd-armed-{}", std::process::id());
+    let event = event(&name, true);
     let number = number_of(&event);
     raw.arm(3, 1, number);
     raw.is_quiet();
@@ -196,9 +197,33 @@ fn an_armed_handle_is_reported_once_for_each_arm_and_not_after_a_disarm() {
     let only = ArmHandle { id: 3, seq: 3, interest: What::WRITE | What::CLOSED, handle: number };
     raw.say(&ArmHandles { watches: vec![only] });
     raw.is_quiet();
+    // evd has one of its own.
+    drop(event);
+    assert!(find(&name).is_some());
     raw.say(&Disarm { with_fd: Vec::new(), ids: vec![3] });
-    let process = std::process::Command::new("cmd").args(["/c", "exit"]).spawn().unwrap();
-    raw.arm(4, 1, number_of(&process));
+    raw.is_quiet();
+    assert!(find(&name).is_none());
+}
+
+#[test]
+fn a_report_ends_what_evd_has_of_a_handle() {
+    let evd = Evd::start();
+    let mut raw = Raw::connect(evd.socket());
+    let name = format!(r"Local\evd-reported-{}", std::process::id());
+    let event = event(&name, true);
+    raw.arm(4, 1, number_of(&event));
+    raw.is_quiet();
+    set(&event);
+    drop(event);
     assert_eq!(raw.active(), [ActiveWatch { id: 4, seq: 1, ready: What::READ }]);
     raw.is_quiet();
+    assert!(find(&name).is_none());
+    // A process that has ended is reported for as long as somebody knows it.
+    let mut child = std::process::Command::new("cmd").args(["/c", "exit"]).spawn().unwrap();
+    child.wait().unwrap();
+    for seq in 2..5 {
+        raw.arm(4, seq, number_of(&child));
+        assert_eq!(raw.active(), [ActiveWatch { id: 4, seq, ready: What::READ }]);
+        raw.is_quiet();
+    }
 }

@@ -45,7 +45,7 @@ pub fn event(name: &str, manual: bool) -> OwnedHandle {
 }
 
 /// The event of this name, if anybody has it open.
-fn find(name: &str) -> Option<OwnedHandle> {
+pub fn find(name: &str) -> Option<OwnedHandle> {
     let name = wide(name);
     // SAFETY: a name that ends with a zero.
     own(unsafe { OpenEventW(EVENT_ALL_ACCESS, 0, name.as_ptr()) }).ok()
@@ -200,7 +200,9 @@ fn evd_takes_no_more_handles_than_a_user_may_have_watches() {
         let args = names.each_ref().map(|n| format!("manual={n}"));
         let client = Process::start("waiter", evd.socket(), &args.each_ref().map(String::as_str));
         eventually("both are watched", || {
-            let events = evctl(evd.socket(), &["events", "--base", "waiter"]);
+            // It may not be there yet.
+            let out = evctl_output(evd.socket(), &["events", "--base", "waiter"]);
+            let events = String::from_utf8_lossy(&out.stdout);
             (events.matches("parked").count(), events.matches("local").count()) == (1, 1)
         });
         let status = evctl(evd.socket(), &["status"]);
