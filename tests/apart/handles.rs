@@ -145,7 +145,7 @@ fn an_event_and_the_end_of_a_process_wake_who_has_parked_them() {
     client.comes_to("2 at evd");
     let events = evctl(evd.socket(), &["events", "--base", "waiter"]);
     assert_eq!(events.matches("parked").count(), 2, "{events}");
-    assert!(events.contains("pidfd"), "{events}");
+    assert!(events.contains("process") && events.contains("handle"), "{events}");
     let event = find(&name).unwrap();
     for _ in 0..3 {
         set(&event);

@@ -31,6 +31,18 @@ pub enum FileKind {
     Other,
 }
 
+impl FileKind {
+    /// What it is called where it is a handle of Windows.
+    pub fn handle_name(self) -> Option<&'static str> {
+        match self {
+            _ if !super::PULLS_HANDLES => None,
+            FileKind::PidFd => Some("process"),
+            FileKind::SignalFd | FileKind::Other => Some("handle"),
+            _ => None,
+        }
+    }
+}
+
 /// The identity of an open file, as far as a process can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
