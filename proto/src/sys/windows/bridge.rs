@@ -22,6 +22,7 @@ use std::net::TcpStream;
 use std::os::windows::io::{AsRawSocket, OwnedHandle};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+use windows_sys::Win32::Foundation::ERROR_PIPE_NOT_CONNECTED;
 use windows_sys::Win32::Networking::WinSock::{
     FD_CLOSE, LINGER, SO_LINGER, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET, WSAEventSelect, setsockopt,
 };
@@ -213,7 +214,7 @@ impl Bridge {
     /// The peer's process, to take handles from.
     ///
     /// # Errors
-    /// `PermissionDenied`: it is another user's, or does not let itself be opened. `NotConnected`: it has gone.
+    /// `PermissionDenied`: it may not be opened. `ERROR_PIPE_NOT_CONNECTED`: it has gone.
     pub fn source(&self) -> io::Result<&OwnedHandle> {
         if let Some(source) = self.source.get() {
             return Ok(source);
@@ -221,7 +222,7 @@ impl Bridge {
         let source = self.peer.open_to_take()?;
         // Now that the peer is known to have been there when it was looked at, it is the one that connected.
         if !lock(&self.outbox).write.is_connected() {
-            return Err(io::ErrorKind::NotConnected.into());
+            return Err(io::Error::from_raw_os_error(ERROR_PIPE_NOT_CONNECTED as i32));
         }
         Ok(self.source.get_or_init(|| source))
     }

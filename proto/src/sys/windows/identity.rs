@@ -65,15 +65,16 @@ impl Process {
         Ok(Process { pid, uid, _open: Some(open) })
     }
 
+    /// Whether it is a process of this one's user.
+    pub fn is_own_users(&self) -> bool {
+        self.uid == Ok(effective_ids().0)
+    }
+
     /// Opens it to take handles out of it. It is the same process, as the number is not given anew while this lives.
     ///
     /// # Errors
-    /// `PermissionDenied`: it does not belong to this process's user, or may not be opened.
+    /// `PermissionDenied`: it may not be opened.
     pub fn open_to_take(&self) -> io::Result<OwnedHandle> {
-        if self.uid != Ok(effective_ids().0) {
-            let text = "handles are taken from processes of evd's own user only";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-        }
         // SAFETY: takes numbers.
         let raw = unsafe { OpenProcess(PROCESS_DUP_HANDLE, 0, self.pid) };
         if raw.is_null() {
@@ -215,7 +216,9 @@ mod tests {
     #[test]
     fn this_process_is_its_users_own() {
         let me = Process::open(std::process::id()).unwrap();
-        assert_eq!(me.uid, Ok(effective_ids().0));
+        assert!(me.is_own_users());
+        let other = Process { pid: me.pid, uid: Ok(effective_ids().0 ^ 1), _open: None };
+        assert!(!other.is_own_users());
         assert!(own_sid().unwrap().starts_with("S-1-5-"));
         assert!(user_name().is_some());
         assert_eq!((uid_of("S-1-5-21-1-2-3-1001"), uid_of("S-1-5-18"), uid_of("?")), (1001, 0, u32::MAX));

@@ -17,8 +17,8 @@ use crate::sys::NotPulled;
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use windows_sys::Win32::Foundation::{
-    DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_INVALID_HANDLE, ERROR_NOT_CONNECTED, ERROR_NOT_SUPPORTED,
-    HANDLE,
+    DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_ACCESS_DENIED, ERROR_INVALID_HANDLE, ERROR_NOT_CONNECTED,
+    ERROR_NOT_SUPPORTED, HANDLE,
 };
 use windows_sys::Win32::System::Threading::GetCurrentProcess;
 
@@ -32,7 +32,7 @@ pub type PulledHandle = WaitHandle<OwnedHandle>;
 ///
 /// # Errors
 /// With the system's code: `ERROR_INVALID_HANDLE`, it is not open there; `ERROR_NOT_SUPPORTED`, it can't be waited for from here; `ERROR_ACCESS_DENIED`, the process may not be opened, or
-/// the handle not be waited for; `ERROR_NOT_CONNECTED`, the client is gone.
+/// the handle not be waited for; `ERROR_PIPE_NOT_CONNECTED`, the client is gone; `ERROR_NOT_CONNECTED`, there is no pipe.
 pub fn pull_handle(connection: BorrowedFd<'_>, number: u32) -> Result<PulledHandle, NotPulled> {
     let because =
         |code, why: &str| NotPulled { code: code as i32, text: format!("handle {number:#x}: {why}") };
@@ -43,6 +43,10 @@ pub fn pull_handle(connection: BorrowedFd<'_>, number: u32) -> Result<PulledHand
     if number == 0 || number % 4 != 0 || RawFd::try_from(number).is_err() {
         let text = "a handle's number is a multiple of 4, and none that stands for its process or thread";
         return Err(because(ERROR_INVALID_HANDLE, text));
+    }
+    if !bridge.peer.is_own_users() {
+        let text = "handles are taken out of processes of evd's own user only";
+        return Err(because(ERROR_ACCESS_DENIED, text));
     }
     let from = bridge.source().map_err(failed("the client's process can't be opened"))?;
     // The rights that the client has, as which are needed depends on what it is.
@@ -77,4 +81,45 @@ fn duplicate(from: HANDLE, handle: HANDLE, rights: Option<u32>) -> io::Result<Ow
     cvt_bool(unsafe { DuplicateHandle(from, handle, me, &mut own, access, 0, options) })?;
     // SAFETY: it was just made; nobody else owns it.
     Ok(unsafe { OwnedHandle::from_raw_handle(own) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::AsFd;
+    use super::super::handle::Event;
+    use super::super::socket::tests::{connected, end_of};
+    use super::super::wait_handle::is_signalled;
+    use super::*;
+    use windows_sys::Win32::Foundation::ERROR_PIPE_NOT_CONNECTED;
+
+    #[test]
+    fn handles_come_out_of_the_process_at_the_other_end_while_it_is_there() {
+        let event = Event::new(true).unwrap();
+        let number = event.raw() as u32;
+        let (client, evd) = connected();
+        let pulled = pull_handle(evd.as_fd(), number).unwrap();
+        assert_ne!(pulled.as_raw_fd() as u32, number);
+        assert!(!is_signalled(pulled.as_raw_fd()).unwrap());
+        event.set();
+        assert!(is_signalled(pulled.as_raw_fd()).unwrap());
+        assert_eq!(wait_effect(pulled.as_raw_fd()).unwrap(), Some(WaitEffect::None), "it may be asked");
+        // Whose process it was can't be known any more if nothing was taken before.
+        let (gone, other) = connected();
+        drop((client, gone));
+        end_of(&other);
+        assert_eq!(pull_handle(other.as_fd(), number).unwrap_err().code, ERROR_PIPE_NOT_CONNECTED as i32);
+        let (plain, _far) = super::super::socketpair().unwrap();
+        assert_eq!(pull_handle(plain.as_fd(), number).unwrap_err().code, ERROR_NOT_CONNECTED as i32);
+    }
+
+    #[test]
+    fn only_the_right_to_wait_is_taken_along() {
+        let (_client, evd) = connected();
+        let event = Event::new(true).unwrap();
+        let pulled = pull_handle(evd.as_fd(), event.raw() as u32).unwrap();
+        // SAFETY: an open handle.
+        let set = unsafe { windows_sys::Win32::System::Threading::SetEvent(pulled.0.as_raw_handle()) };
+        assert_eq!(set, 0, "it could be set");
+        assert_eq!(code(&io::Error::last_os_error()), ERROR_ACCESS_DENIED);
+    }
 }
