@@ -122,6 +122,8 @@ mod on_handles {
             }
             assert_eq!(l.wait(20), []);
             assert_eq!(l.1.watches(), (2, 1), "parked and local");
+            let held = l.1.hold("remote:handle", WaitHandle(manual.as_handle()), b"", None);
+            assert!(held.unwrap_err().to_string().contains("only sockets are passed and held"));
         }
     }
 }

@@ -190,7 +190,7 @@ impl Bridge {
         }
         let mut chunk = chunk::begin(bytes.len(), fds.len());
         // First all are looked at: what was described stays open at the peer, also if it is not sent.
-        fds.iter().try_for_each(|fd| super::file::socket_type(*fd).map(drop))?;
+        fds.iter().try_for_each(|fd| passing::check(*fd))?;
         for fd in fds {
             passing::describe(*fd, self.peer.pid, &mut chunk)?;
         }

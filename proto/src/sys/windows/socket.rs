@@ -72,7 +72,7 @@ pub(super) fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
 /// Sends `bytes`, with `fds` attached to them, in one call; returns how much was taken. With fds it is all or nothing.
 ///
 /// # Errors
-/// `WouldBlock`: the peer does not read. `BrokenPipe`, `ConnectionReset`: the peer is gone. `WSAENOTSOCK`: one of `fds` is not a socket. `InvalidInput`: more than 253 of them.
+/// `WouldBlock`: the peer does not read. `BrokenPipe`, `ConnectionReset`: the peer is gone. `WSAENOTSOCK`: one of `fds` is not open. `InvalidInput`: one is no socket, or they are more than 253.
 /// `Unsupported`: they can't be attached to what is sent on a plain socket.
 pub fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     if fds.len() > MAX_FDS {
