@@ -33,7 +33,7 @@ pub use absent::{
     bound_path, check_exec, count_up, default_socket, enlarge_send_buffer, exec_with_fds, group_id,
     ignore_signals, is_listened_at, kernel_entries, look_at_count, make_directory, most_epoll_entries,
     no_new_privileges, notify, overflow_uid, passed_fds, peek_from_start, peek_next, pipe, resident_bytes,
-    return_memory, spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
+    return_memory, share_memory, spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
 };
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};
