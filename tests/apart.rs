@@ -2,6 +2,12 @@
 //! same on Windows (named pipes, sockets by `WSADuplicateSocket`) as elsewhere.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+#[cfg(windows)]
+#[path = "apart/claims.rs"]
+mod claims;
+#[cfg(windows)]
+#[path = "apart/handles.rs"]
+mod handles;
 #[path = "apart/holds.rs"]
 mod holds;
 #[path = "apart/kills.rs"]
@@ -29,6 +35,10 @@ mod role {
         ("server", holds::server),
         ("taker", holds::taker),
         ("sink", kills::sink),
+        #[cfg(windows)]
+        ("waiter", crate::handles::waiter),
+        #[cfg(windows)]
+        ("owner", crate::claims::owner),
     ];
 
     #[test]

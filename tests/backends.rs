@@ -157,6 +157,7 @@ mod on_handles {
     use super::*;
 
     handles!(BaseLoop: wepoll = "wepoll", win32 = "win32");
+    own_handles!(BaseLoop: own_wepoll = "wepoll", own_win32 = "win32");
 }
 
 const READ: Interest = Interest { what: What::READ, mode: Mode::Level };

@@ -26,6 +26,7 @@ mod on_handles {
     use std::time::Duration;
 
     handles!(ClientLoop: wepoll = "wepoll", win32 = "win32");
+    own_handles!(ClientLoop: own_wepoll = "wepoll", own_win32 = "win32");
 
     /// So that what does not come is a failure and no hang.
     const LIMIT: Option<Duration> = Some(Duration::from_secs(60));

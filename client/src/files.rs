@@ -100,9 +100,14 @@ impl State {
             return self.go_local(w);
         }
         // What can be checked here fails here, at once.
-        let file = sys::identify(FdNumber(self.watch(w).fd).as_fd()).map_err(|_| Error::BadFd)?;
+        let Ok(file) = sys::identify(FdNumber(self.watch(w).fd).as_fd()) else { return self.go_local(w) };
         self.park.learn(w, file);
         match file.kind {
+            // Nobody can look at it without taking its signal, so it is nowhere else, not even for a moment.
+            FileKind::SignalFd if file.is_pulled() => {
+                self.watch_mut(w).pinned = true;
+                return self.go_local(w);
+            }
             FileKind::Regular => self.set_place(w, Place::Always),
             _ => self.enlist(w),
         }

@@ -131,7 +131,7 @@ impl Line {
         };
         line.post(&Hello {
             versions: (OLDEST_VERSION, PROTOCOL_VERSION),
-            features: 0,
+            features: evd_proto::FEATURES,
             role: who.role,
             name: who.name.clone(),
             method: who.method.clone(),

@@ -6,13 +6,14 @@
 //!
 //! What evd is told beside that is in [`told`].
 
+mod handles;
 mod looks;
 mod told;
 
 use crate::state::{NIL, Place, State};
 use evd_proto::What;
 use evd_proto::request::{Arm, ArmWatch, Disarm};
-use evd_proto::sys::{self, AsFd, FdNumber, FileId, FileKind, RawFd};
+use evd_proto::sys::{self, AsFd, FdNumber, FileId, RawFd};
 use rustc_hash::FxHashMap;
 
 /// How late evd may be with a timer before the client fires it by itself.
@@ -121,6 +122,10 @@ impl Park {
 
     pub fn learn(&mut self, w: u32, file: FileId) {
         self.info(w).file = Some(file);
+    }
+
+    fn file(&self, w: u32) -> Option<FileId> {
+        self.infos.0.get(w as usize)?.file
     }
 
     pub fn seq(&self, w: u32) -> u32 {
@@ -295,17 +300,19 @@ impl State {
             .map_or(1, |up| up.welcome.limits.fds_per_frame.clamp(1, evd_proto::MAX_FDS as u32))
             as usize;
         let limit = self.link.up().map_or(0, |up| up.welcome.limits.watches);
-        let mut batch = Batch::default();
+        let (mut batch, mut handles) = (Batch::default(), Vec::new());
         let mut full = false;
         for &w in list {
             if full || !self.link.is_up() {
                 self.stay_local(w);
                 continue;
             }
-            match self.parkable(w, limit) {
-                Some(entry) => batch.push(entry, self.watch(w).fd),
-                None => continue,
+            let Some(entry) = self.parkable(w, limit) else { continue };
+            if let Some(handle) = self.as_handle(&entry) {
+                handles.push(handle);
+                continue;
             }
+            batch.push(entry, self.watch(w).fd);
             if batch.fds.len() == most {
                 full = !self.send_arms(&mut batch);
             }
@@ -313,6 +320,17 @@ impl State {
         if !batch.fds.is_empty() {
             self.send_arms(&mut batch);
         }
+        self.send_handles(&handles);
+    }
+
+    /// evd waits for it from now on.
+    fn parked(&mut self, w: u32) {
+        let (fd, place) = (self.watch(w).fd, self.watch(w).place);
+        if place == Place::Local {
+            self.base.unwatch(FdNumber(fd).as_fd(), crate::files::watch_token(w));
+        }
+        self.set_place(w, Place::Parked);
+        self.park.parked += 1;
     }
 
     /// The arm of a watch, unless it must stay here.
@@ -323,9 +341,7 @@ impl State {
             self.park.info(w).file = sys::identify(FdNumber(fd).as_fd()).ok();
         }
         let file = self.park.info(w).file;
-        // evd can't see what this process's signalfd would report, and the kernel passes no io_uring.
-        let stays =
-            file.is_none_or(|f| matches!(f.kind, FileKind::Regular | FileKind::SignalFd | FileKind::IoUring));
+        let stays = file.is_none_or(|f| self.must_stay(f));
         let one_file = file.filter(FileId::is_one_file);
         let twin = one_file.and_then(|f| self.park.files.get(&f)).is_some_and(|other| *other != w);
         if pinned || stays || twin || w >= limit {
@@ -356,14 +372,7 @@ impl State {
         batch.entries = arm.watches;
         match sent {
             Ok(Some(_)) => {
-                for w in batch.drain() {
-                    let (fd, place) = (self.watch(w).fd, self.watch(w).place);
-                    if place == Place::Local {
-                        self.base.unwatch(FdNumber(fd).as_fd(), crate::files::watch_token(w));
-                    }
-                    self.set_place(w, Place::Parked);
-                    self.park.parked += 1;
-                }
+                batch.drain().for_each(|w| self.parked(w));
                 true
             }
             Ok(None) => {

@@ -39,6 +39,7 @@ pub enum Kind {
     TakeAll = 0x14,
     TakenAll = 0x15,
     Attach = 0x16,
+    ArmHandles = 0x17,
     Welcome = 0x81,
     Done = 0x82,
     Refused = 0x83,
@@ -56,7 +57,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 36] = [
+    const ALL: [Kind; 37] = [
         Kind::Hello,
         Kind::Arm,
         Kind::Disarm,
@@ -79,6 +80,7 @@ impl Kind {
         Kind::TakeAll,
         Kind::TakenAll,
         Kind::Attach,
+        Kind::ArmHandles,
         Kind::Welcome,
         Kind::Done,
         Kind::Refused,

@@ -19,5 +19,7 @@ pub use sys::{MAX_FDS, What};
 
 /// The newest protocol version this crate speaks; a change of the bytes increases it.
 pub const PROTOCOL_VERSION: u16 = 1;
+/// The feature bits that this build knows: of `Hello` and `Welcome`.
+pub const FEATURES: u64 = if sys::PULLS_HANDLES { request::ArmHandles::FEATURE } else { 0 };
 /// The oldest protocol version this crate speaks.
 pub const OLDEST_VERSION: u16 = 1;

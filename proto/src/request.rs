@@ -34,6 +34,7 @@ bodies!(
     TakeAll,
     TakenAll,
     Attach,
+    ArmHandles,
 );
 
 /// Who speaks.
@@ -50,7 +51,7 @@ pub enum Role {
 pub struct Hello {
     /// Oldest and newest protocol version that the client speaks.
     pub versions: (u16, u16),
-    /// Feature bits that the client knows; none is defined yet.
+    /// Feature bits that the client knows: [`FEATURES`](crate::FEATURES).
     pub features: u64,
     /// Who speaks.
     pub role: Role,
@@ -91,6 +92,32 @@ impl ArmWatch {
     pub const EDGE: u8 = 1;
     /// The file's identity is not unique (eventfd, timerfd...): evd keeps its copy while the watch is armed.
     pub const KEEP: u8 = 2;
+}
+
+/// Parks watches of handles, which evd pulls out of the client's process: on Windows only, and only if `Welcome` has [`ArmHandles::FEATURE`]. No reply but for those refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmHandles {
+    /// The watches.
+    #[serde(deserialize_with = "crate::codec::list")]
+    pub watches: Vec<ArmHandle>,
+}
+
+impl ArmHandles {
+    /// The feature bit of who knows this request.
+    pub const FEATURE: u64 = 1;
+}
+
+/// One handle to park: as [`ArmWatch`] without flags, and one-shot. evd has a duplicate while it is armed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmHandle {
+    /// The client's index of the watch: the same as those of [`Arm`].
+    pub id: u32,
+    /// Counts the arms of this id.
+    pub seq: u32,
+    /// READ, WRITE and CLOSED; only READ is ever reported.
+    pub interest: What,
+    /// The handle's number in the client's process.
+    pub handle: u32,
 }
 
 /// Takes watches back. No reply. The edge-triggered ones come first, each with its fd if the client still has it.

@@ -384,7 +384,7 @@ fn headers_that_can_not_be_are_errors_before_the_body_comes() {
     assert!(matches!(receive(&header(u32::MAX, 2, 0, 0), &[]), Err(FrameError::TooLong { .. })));
     assert!(matches!(receive(&header(longest_with_fds + 1, 2, 1, 0), &[]), Err(FrameError::TooLong { .. })));
     assert!(matches!(receive(&header(0, 2, 254, 0), &[]), Err(FrameError::FdCount { claimed: 254, .. })));
-    for kind in [0, 0x17, 0x80, 0x8b, 0x100, 0x105, 0xffff] {
+    for kind in [0, 0x18, 0x80, 0x8b, 0x100, 0x105, 0xffff] {
         assert_eq!(receive(&header(0, kind, 0, 0), &[]).unwrap_err(), FrameError::UnknownKind(kind));
     }
     for flags in [1, 0x80, 0xff] {

@@ -124,6 +124,10 @@ fn requests(t: &mut Table) {
     t.same("take-all", 24, 0, TakeAll { prefix: text("web:") });
     t.same("taken-all", 25, 0, TakenAll { holds: vec![7, 0x0102_0304_0506_0708] });
     t.same("attach", 26, 0, Attach { bytes: vec![1, 2, 3] });
+    let first = ArmHandle { id: 0, seq: 1, interest: What::READ, handle: 4 };
+    let interest = What::READ | What::WRITE;
+    let second = ArmHandle { id: 7, seq: u32::MAX, interest, handle: 0x7fff_fffc };
+    t.same("arm-handles", 27, 0, ArmHandles { watches: vec![first, second] });
     t.same("taken", 15, 0, Taken { hold: 0x0102_0304_0506_0708 });
     t.same("list-holds", 16, 0, ListHolds { after: String::new() });
     t.same("list-holds-after", 17, 0, ListHolds { after: text("listener") });

@@ -101,6 +101,9 @@ pub(super) fn one_word(text: &str) -> String {
 
 /// The name of a kind of file, in text and JSON.
 pub(super) fn kind_name(kind: FileKind) -> &'static str {
+    if let Some(name) = kind.handle_name() {
+        return name;
+    }
     match kind {
         FileKind::Socket => "socket",
         FileKind::Pipe => "pipe",

@@ -50,6 +50,7 @@ impl Service {
 
     /// evd accepts connections.
     pub fn ready(&mut self) {
+        sys::service_runs();
         self.told = line(0, 0, &[]);
         self.tell(&format!("READY=1\nSTATUS={}{}", self.told, self.note), PATIENCE);
     }

@@ -38,8 +38,8 @@ use evd_proto::frame::Body;
 use evd_proto::notice::{Closing, TraceEntry};
 use evd_proto::reply::{Attached, Code, Limits, Refused, Resource};
 use evd_proto::request::{Attach, Role, Selector};
-use evd_proto::sys::{self, Peer, Slot};
-use evd_proto::sys::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use evd_proto::sys::{self, FdNumber, Peer, Slot};
+use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
 use std::time::Duration;
 
@@ -186,6 +186,8 @@ pub struct Session {
 /// All of a session but its socket, so that frames can be borrowed from the one while they change the other.
 struct State {
     base: Base,
+    /// The session's own socket, which is open for as long as this is here.
+    connection: FdNumber,
     role: Role,
     limits: Limits,
     last_serial: u64,
@@ -216,10 +218,12 @@ impl Session {
         wishes: &mut Vec<Wish>,
     ) -> Result<Session, Ending> {
         let Opening { hello, serial, version, channel, early, caller } = opening;
+        let features = hello.features;
         let Caller { peer, inspects, nests, since, process, connection } = caller;
         let account = connection.account();
         let who = Who { id, peer, inspects, name: hello.name, role: hello.role, since };
         let state = State {
+            connection: FdNumber(channel.as_fd().as_raw_fd()),
             watches: watches::Watches::new(&base, limits.watches, nests, account),
             timers: timers::Timers::new(account),
             names: subscriptions::Names::new(account),
@@ -251,7 +255,7 @@ impl Session {
             output: account.charge_anyway(Resource::Output, 0),
             connection,
         };
-        session.welcome(serial, version)?;
+        session.welcome(serial, version, features)?;
         session.watch_socket(What::READ)?;
         if let Some(process) = &session.process {
             // Where it can't be watched (select has no room), the socket's end says the same, a little less well.
@@ -267,11 +271,11 @@ impl Session {
         Ok(session)
     }
 
-    fn welcome(&mut self, serial: u64, version: u16) -> Result<(), Ending> {
+    fn welcome(&mut self, serial: u64, version: u16, features: u64) -> Result<(), Ending> {
         let base = &self.state.base;
         let welcome = evd_proto::reply::Welcome {
             version,
-            features: 0,
+            features: features & evd_proto::FEATURES,
             base: if self.who.role == Role::Control { 0 } else { self.who.id },
             method: base.method().to_owned(),
             method_features: base.features().bits(),

@@ -8,7 +8,7 @@ use evd_proto::name;
 use evd_proto::notice::TraceSource;
 use evd_proto::reply::{Code, Done, Refused};
 use evd_proto::request::{self as ask, Role};
-use evd_proto::sys::{self, Slot};
+use evd_proto::sys::{self, AsFd, Slot};
 
 /// Queues a refusal.
 pub(super) fn refuse(out: &mut Output, serial: u64, code: Code, limit: u64, value: u64, text: String) {
@@ -27,6 +27,32 @@ pub(super) fn count<B>(request: &Request<B>, wanted: usize) -> Result<(), FrameE
     match request.fds.len() {
         came if came == wanted => Ok(()),
         came => Err(FrameError::FdsOfBody { kind: request.header.kind, takes: wanted, came }),
+    }
+}
+
+/// Watches that could not be armed, by why not.
+#[derive(Default)]
+struct RefusedArms(Vec<(Refusal, Vec<(u32, u32)>)>);
+
+impl RefusedArms {
+    fn note(&mut self, armed: Result<(), Refusal>, id: (u32, u32)) {
+        let Err(why) = armed else { return };
+        // Over one limit all say the same, whatever each of them asked for.
+        let same = |r: &Refusal| {
+            (r.code, r.limit, r.value) == (why.code, why.limit, why.value)
+                && (r.code == Code::Limit || r.text == why.text)
+        };
+        match self.0.iter_mut().find(|(r, _)| same(r)) {
+            Some((_, ids)) => ids.push(id),
+            None => self.0.push((why, vec![id])),
+        }
+    }
+
+    fn tell(self, serial: u64, out: &mut Output) -> Result<(), FrameError> {
+        for (Refusal { code, limit, value, text }, ids) in self.0 {
+            out.push(serial, &Refused { code, limit, value, text, ids })?;
+        }
+        Ok(())
     }
 }
 
@@ -51,6 +77,7 @@ impl State {
         let client = matches!(
             kind,
             Kind::Arm
+                | Kind::ArmHandles
                 | Kind::Disarm
                 | Kind::Timers
                 | Kind::Subscribe
@@ -85,6 +112,7 @@ impl State {
             Kind::Hold => self.hold(request, out, wishes),
             Kind::HoldAll => self.hold_all(request, out, wishes),
             Kind::Attach => self.attach(&request),
+            Kind::ArmHandles => self.arm_handles(&plain(&request)?, serial, out),
             _ => {
                 let wish = self.passed_on(&request)?;
                 match wish.name().map(name::check) {
@@ -138,25 +166,26 @@ impl State {
         let body: ask::Arm = request.read()?;
         count(&request, body.watches.len())?;
         self.watches.expect(&mut self.base, body.watches.len());
-        let mut refused: Vec<(Refusal, Vec<(u32, u32)>)> = Vec::new();
+        let mut refused = RefusedArms::default();
         for (arm, fd) in body.watches.iter().zip(request.fds) {
-            let Err(why) = self.watches.arm(&mut self.base, slot, arm, fd) else { continue };
-            let id = (arm.id, arm.seq);
-            // Over one limit all say the same, whatever each of them asked for.
-            let same = |r: &Refusal| {
-                (r.code, r.limit, r.value) == (why.code, why.limit, why.value)
-                    && (r.code == Code::Limit || r.text == why.text)
-            };
-            match refused.iter_mut().find(|(r, _)| same(r)) {
-                Some((_, ids)) => ids.push(id),
-                None => refused.push((why, vec![id])),
-            }
+            refused.note(self.watches.arm(&mut self.base, slot, arm, fd), (arm.id, arm.seq));
         }
         slot.clear();
-        for (Refusal { code, limit, value, text }, ids) in refused {
-            out.push(request.header.serial, &Refused { code, limit, value, text, ids })?;
+        refused.tell(request.header.serial, out)
+    }
+
+    fn arm_handles(
+        &mut self,
+        body: &ask::ArmHandles,
+        serial: u64,
+        out: &mut Output,
+    ) -> Result<(), FrameError> {
+        let mut refused = RefusedArms::default();
+        for arm in &body.watches {
+            let armed = self.watches.arm_handle(&mut self.base, self.connection.as_fd(), arm);
+            refused.note(armed, (arm.id, arm.seq));
         }
-        Ok(())
+        refused.tell(serial, out)
     }
 
     fn disarm<B: AsRef<[u8]>>(&mut self, request: Request<B>, slot: &mut Slot) -> Result<(), FrameError> {

@@ -13,9 +13,9 @@ use crate::base::Base;
 use evd_proto::What;
 use evd_proto::notice::ActiveWatch;
 use evd_proto::reply::{Code, Resource};
-use evd_proto::request::{ArmWatch, LocalWatch};
-use evd_proto::sys::{self, FileKind, Slot};
-use evd_proto::sys::{AsFd, AsRawFd, OwnedFd, RawFd};
+use evd_proto::request::{ArmHandle, ArmWatch, LocalWatch};
+use evd_proto::sys::{self, FileKind, NotPulled, PulledHandle, Slot};
+use evd_proto::sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -64,7 +64,23 @@ pub(super) struct Watch {
     ready: What,
     pub flags: Flags,
     /// Our copy, where one must be kept.
-    pub kept: Option<OwnedFd>,
+    pub kept: Option<Kept>,
+}
+
+/// What is kept of a watch while it is armed.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Fd(OwnedFd),
+    Handle(PulledHandle),
+}
+
+impl AsFd for Kept {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Kept::Fd(fd) => fd.as_fd(),
+            Kept::Handle(handle) => handle.as_fd(),
+        }
+    }
 }
 
 /// What the client told about a watch that it serves, or served, itself.
@@ -176,6 +192,52 @@ impl Watches {
         arm: &ArmWatch,
         fd: OwnedFd,
     ) -> Result<(), Refusal> {
+        let interest = self.admit(arm)?;
+        let keep = arm.flags & ArmWatch::KEEP != 0;
+        if keep || self.copies {
+            if keep {
+                allowed::check(fd.as_fd(), self.nests)?;
+            }
+            return self.arm_kept(base, arm, interest, Kept::Fd(fd));
+        }
+        let (id, token) = (arm.id, token(arm.id, arm.seq));
+        let watch = self.table.entry(id);
+        let entry = if watch.flags.contains(Flags::ENTERED) { Entry::Known } else { Entry::New };
+        if entry == Entry::New {
+            self.entries.reserve(1)?;
+        }
+        let placed = slot.place(fd.as_fd()).map_err(|e| refusal(WatchError::Os(e)))?;
+        let added = base.added();
+        base.watch(placed, token, interest, entry).map_err(refusal)?;
+        watch.flags |= Flags::ENTERED;
+        if base.added() != added {
+            if let Err(e) = self.entries.take(1) {
+                // The file that the kernel knew is gone, and there is no room for this one.
+                base.unwatch(placed, token);
+                watch.flags &= !Flags::ENTERED;
+                return Err(e.into());
+            }
+        }
+        self.armed(base, arm, None)
+    }
+
+    /// Arms the watch of a handle of the process at the other end of `connection`.
+    pub fn arm_handle(
+        &mut self,
+        base: &mut Base,
+        connection: BorrowedFd<'_>,
+        arm: &ArmHandle,
+    ) -> Result<(), Refusal> {
+        let ArmHandle { id, seq, interest, handle } = *arm;
+        let arm = ArmWatch { id, seq, interest, flags: ArmWatch::KEEP };
+        let interest = self.admit(&arm)?;
+        let pulled = sys::pull_handle(connection, handle)
+            .map_err(|NotPulled { code, text }| Refusal::not_watchable(code, &text))?;
+        self.arm_kept(base, &arm, interest, Kept::Handle(pulled))
+    }
+
+    /// Whether this may be armed, as far as can be told without what it is to watch.
+    fn admit(&mut self, arm: &ArmWatch) -> Result<Interest, Refusal> {
         let ArmWatch { id, seq, interest, flags } = *arm;
         if id >= self.limit {
             let text = format!("watch {id}: ids of watches must be below {}", self.limit);
@@ -203,57 +265,48 @@ impl Watches {
             let text = format!("watch {id}: seq {seq} is not newer than {}", watch.seq);
             return Err(Refusal::bad(text));
         }
-        let mode = if edge { Mode::Edge } else { Mode::OneShot };
-        let interest = Interest { what: interest, mode };
-        let keep = flags & ArmWatch::KEEP != 0;
-        let mut kept = None;
-        if keep || self.copies {
-            if keep {
-                allowed::check(fd.as_fd(), self.nests)?;
-            }
-            if fd.as_raw_fd() >= self.most_kept {
-                return Err(Refusal {
-                    code: Code::OutOfFds,
-                    limit: self.most_kept as u64,
-                    value: fd.as_raw_fd() as u64,
-                    text: format!("evd has no fds left to keep copies of watched ones; {KEEPS}"),
-                });
-            }
-            self.kept.take(1)?;
-            if let Err(e) = base.watch(fd.as_fd(), token(id, seq), interest, Entry::New) {
-                self.kept.give(1);
-                return Err(refusal(e));
-            }
-            kept = Some(fd);
-        } else {
-            let entry = if watch.flags.contains(Flags::ENTERED) { Entry::Known } else { Entry::New };
-            if entry == Entry::New {
-                self.entries.reserve(1)?;
-            }
-            let placed = slot.place(fd.as_fd()).map_err(|e| refusal(WatchError::Os(e)))?;
-            let added = base.added();
-            base.watch(placed, token(id, seq), interest, entry).map_err(refusal)?;
-            watch.flags |= Flags::ENTERED;
-            if base.added() != added {
-                if let Err(e) = self.entries.take(1) {
-                    // The file that the kernel knew is gone, and there is no room for this one.
-                    base.unwatch(placed, token(id, seq));
-                    watch.flags &= !Flags::ENTERED;
-                    return Err(e.into());
-                }
-            }
+        Ok(Interest { what: interest, mode: if edge { Mode::Edge } else { Mode::OneShot } })
+    }
+
+    /// Watches what is kept for as long as it is armed.
+    fn arm_kept(
+        &mut self,
+        base: &mut Base,
+        arm: &ArmWatch,
+        interest: Interest,
+        kept: Kept,
+    ) -> Result<(), Refusal> {
+        let number = kept.as_fd().as_raw_fd();
+        if number >= self.most_kept {
+            return Err(Refusal {
+                code: Code::OutOfFds,
+                limit: self.most_kept as u64,
+                value: number as u64,
+                text: format!("evd has no fds left to keep copies of watched ones; {KEEPS}"),
+            });
         }
-        let old = token(id, watch.seq);
+        self.kept.take(1)?;
+        if let Err(e) = base.watch(kept.as_fd(), token(arm.id, arm.seq), interest, Entry::New) {
+            self.kept.give(1);
+            return Err(refusal(e));
+        }
+        self.armed(base, arm, Some(kept))
+    }
+
+    /// Notes that the kernel waits for it now, and not for what the watch was before.
+    fn armed(&mut self, base: &mut Base, arm: &ArmWatch, kept: Option<Kept>) -> Result<(), Refusal> {
+        let watch = self.table.entry(arm.id);
+        let old = token(arm.id, watch.seq);
         let_go(watch, base, &mut self.kept, old);
         if !watch.flags.contains(Flags::ARMED) {
             self.armed.take(1)?;
         }
         watch.kept = kept;
-        watch.seq = seq;
+        watch.seq = arm.seq;
         watch.interest = arm.interest;
         watch.flags &= !(Flags::EDGE | Flags::LOCAL | Flags::DUE);
         watch.flags |= Flags::ARMED | Flags::KNOWN | Flags::COUNTED;
-        watch.flags.set(Flags::EDGE, edge);
+        watch.flags.set(Flags::EDGE, arm.flags & ArmWatch::EDGE != 0);
         Ok(())
     }
 

@@ -172,8 +172,12 @@ pub fn command(socket: &Path) -> Command {
 
 impl Evd {
     pub fn start() -> Evd {
+        Evd::start_with(&[])
+    }
+
+    pub fn start_with(args: &[&str]) -> Evd {
         let at = Place::new();
-        Evd { child: spawn(&at.0), at }
+        Evd { child: spawn(&at.0, args), at }
     }
 
     pub fn socket(&self) -> &Path {
@@ -189,12 +193,12 @@ impl Evd {
 
     /// A new one at the same place.
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.at.0);
+        self.child = spawn(&self.at.0, &[]);
     }
 }
 
-fn spawn(socket: &Path) -> Child {
-    let child = command(socket).spawn().unwrap();
+fn spawn(socket: &Path, args: &[&str]) -> Child {
+    let child = command(socket).args(args).spawn().unwrap();
     // By evctl's own means.
     evctl(socket, &["wait"]);
     child

@@ -3,8 +3,8 @@
 use crate::users::{as_user, is_root, let_in, socket_of_test};
 use crate::wire::*;
 use evd_proto::What;
-use evd_proto::reply::Code;
-use evd_proto::request::ArmWatch;
+use evd_proto::reply::{Code, Welcome};
+use evd_proto::request::{ArmHandle, ArmHandles, ArmWatch};
 use evd_proto::sys::{self, Wake};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -140,4 +140,27 @@ fn epolls_of_other_users_are_refused_unless_it_is_said() {
         let_in(&evd);
         assert!(as_user(4711, helper, &evd.path()).succeeded());
     }
+}
+
+#[test]
+fn handles_of_windows_are_refused_and_nobody_is_led_to_send_them() {
+    let evd = Evd::start();
+    let mut asks = Raw::connect(&evd.path());
+    let welcome: Welcome = asks.ask(&evd_proto::request::Hello { features: u64::MAX, ..hello("asks", "") });
+    assert_eq!(welcome.features & ArmHandles::FEATURE, 0);
+    let arm = |id| ArmHandle { id, seq: 1, interest: What::READ, handle: 4 };
+    let serial = asks.send(&ArmHandles { watches: vec![arm(3), arm(5)] });
+    let why = asks.refused(serial);
+    assert_eq!(
+        (why.code, why.value, why.ids),
+        (Code::NotWatchable, libc::ENOTSUP as u64, vec![(3, 1), (5, 1)])
+    );
+    assert!(why.text.contains("only Windows has handles"), "{}", why.text);
+    // The ids are free still, and the session goes on.
+    let (r, _w) = sys::pipe().unwrap();
+    asks.arm(&[(3, 1, What::READ)], &[r.as_raw_fd()]);
+    assert!(asks.sync().is_empty());
+    let mut control = evd.control();
+    let serial = control.send(&ArmHandles { watches: Vec::new() });
+    assert_eq!(control.refused(serial).code, Code::NotAllowed);
 }

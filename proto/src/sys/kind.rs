@@ -17,18 +17,30 @@ pub enum FileKind {
     EventFd,
     /// A timerfd.
     TimerFd,
-    /// A pidfd: READ when the process has ended.
+    /// A pidfd, or the handle of a process on Windows: READ when the process has ended.
     PidFd,
     /// An inotify instance.
     Inotify,
     /// An epoll instance.
     Epoll,
-    /// A signalfd: it reports the signals of whoever polls it, so it can't be watched by another process.
+    /// A signalfd: it reports the signals of whoever polls it, so it can't be watched by another process. On Windows a handle whose signal a wait takes.
     SignalFd,
     /// An io_uring instance: the kernel refuses to pass it.
     IoUring,
-    /// Anything else without a name in the file system.
+    /// Anything else without a name in the file system. On Windows a thread, a job, a manual-reset event.
     Other,
+}
+
+impl FileKind {
+    /// What it is called where it is a handle of Windows.
+    pub fn handle_name(self) -> Option<&'static str> {
+        match self {
+            _ if !super::PULLS_HANDLES => None,
+            FileKind::PidFd => Some("process"),
+            FileKind::SignalFd | FileKind::Other => Some("handle"),
+            _ => None,
+        }
+    }
 }
 
 /// The identity of an open file, as far as a process can tell.
@@ -49,6 +61,20 @@ impl FileId {
     pub fn is_one_file(&self) -> bool {
         matches!(self.kind, FileKind::Socket | FileKind::Pipe)
     }
+
+    /// Whether no message carries it, and evd pulls it out of the process that has it: what is no socket on Windows.
+    pub fn is_pulled(&self) -> bool {
+        super::PULLS_HANDLES && self.kind != FileKind::Socket
+    }
+}
+
+/// Why a handle could not be pulled out of a client's process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotPulled {
+    /// The system's error number.
+    pub code: i32,
+    /// What was wrong, and what would be right.
+    pub text: String,
 }
 
 /// Whether the kind can only be "always ready" (see `evd`'s limits): nothing waits for it.

@@ -10,7 +10,7 @@ mod what;
 #[cfg(windows)]
 mod windows;
 
-pub use kind::{FileId, FileKind, is_always_ready};
+pub use kind::{FileId, FileKind, NotPulled, is_always_ready};
 #[cfg(unix)]
 pub use unix::*;
 pub use what::What;

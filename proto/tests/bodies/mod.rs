@@ -26,6 +26,7 @@ macro_rules! each_body {
             request::TakeAll,
             request::TakenAll,
             request::Attach,
+            request::ArmHandles,
             reply::Welcome,
             reply::Done,
             reply::Refused,

@@ -5,18 +5,16 @@
 //! Source: Microsoft, RegisterWaitForSingleObject, UnregisterWaitEx; ntdll of Windows 8, TpSetWait.
 
 use super::WatchError;
-use evd_proto::sys::{RawFd, WaitEffect, Wake, wait_effect};
+use evd_proto::sys::{AsRawFd, RawFd, WaitEffect, WaitHandle, Wake, is_signalled, wait_effect};
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use windows_sys::Win32::Foundation::{
-    DuplicateHandle, ERROR_INVALID_HANDLE, HANDLE, INVALID_HANDLE_VALUE, WAIT_OBJECT_0, WAIT_TIMEOUT,
-};
+use windows_sys::Win32::Foundation::{DuplicateHandle, ERROR_INVALID_HANDLE, HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem::SYNCHRONIZE;
 use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, INFINITE, RegisterWaitForSingleObject, UnregisterWaitEx, WT_EXECUTEINWAITTHREAD,
-    WT_EXECUTEONLYONCE, WaitForSingleObject,
+    WT_EXECUTEONLYONCE,
 };
 
 /// Where the pool tells what it found.
@@ -155,12 +153,7 @@ unsafe extern "system" fn satisfied(context: *mut core::ffi::c_void, _timed_out:
 
 /// Waits for no time; tells whether it is signalled, and takes what a wait takes.
 pub(super) fn look(handle: &OwnedHandle) -> io::Result<bool> {
-    // SAFETY: an open handle.
-    match unsafe { WaitForSingleObject(handle.as_raw_handle(), 0) } {
-        WAIT_OBJECT_0 => Ok(true),
-        WAIT_TIMEOUT => Ok(false),
-        _ => Err(io::Error::last_os_error()),
-    }
+    is_signalled(WaitHandle(handle).as_raw_fd())
 }
 
 /// A handle of our own to what `number` is, to wait for it, and what a wait does to it.

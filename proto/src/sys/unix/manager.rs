@@ -21,6 +21,9 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
+/// On Windows tells the service manager that the service runs.
+pub fn service_runs() {}
+
 /// On Windows runs `work` as a service.
 ///
 /// # Errors

@@ -54,6 +54,7 @@ mod notify;
 mod parcel;
 mod poll;
 mod process;
+mod pulled;
 mod signals;
 mod socket;
 mod spawn;
@@ -87,7 +88,7 @@ pub use harden::deny_calls;
 pub use keep::{KEEPS_FDS, peek_from_start};
 pub use look::look;
 #[cfg(feature = "harden")]
-pub use manager::{passed_fds, run_service, watchdog_interval};
+pub use manager::{passed_fds, run_service, service_runs, watchdog_interval};
 pub use memfile::MemFile;
 pub use memory::{return_memory, share_memory};
 pub use notify::{Notification, Notifier, NotifyReceiver, adopt_fd};
@@ -97,6 +98,7 @@ pub use process::{
     ProcessState, check_exec, current_tid, effective_ids, exec_with_fds, is_privileged, no_new_privileges,
     process_state, resident_bytes, send_signal, thread_name,
 };
+pub use pulled::{PULLS_HANDLES, PulledHandle, pull_handle};
 pub use signals::{
     CHILD_SIGNAL, KILL_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed,
     ignore_signals, is_signal, signal_name, signal_number,

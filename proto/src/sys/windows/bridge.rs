@@ -20,8 +20,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::windows::io::{AsRawSocket, OwnedHandle};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+use windows_sys::Win32::Foundation::ERROR_PIPE_NOT_CONNECTED;
 use windows_sys::Win32::Networking::WinSock::{
     FD_CLOSE, LINGER, SO_LINGER, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET, WSAEventSelect, setsockopt,
 };
@@ -45,6 +46,8 @@ static ALL: RwLock<BTreeMap<RawFd, Arc<Bridge>>> = RwLock::new(BTreeMap::new());
 #[derive(Debug)]
 pub(super) struct Bridge {
     pub peer: Process,
+    /// The peer, to take handles from, once that was asked for.
+    source: OnceLock<OwnedHandle>,
     inbox: Mutex<Inbox>,
     outbox: Mutex<Outbox>,
     /// The thread's end of the pair. Non-blocking.
@@ -101,7 +104,8 @@ pub(super) fn build(pipe: OwnedHandle, peer: Process) -> io::Result<OwnedFd> {
         WSAEventSelect(far.as_raw_socket() as usize, closed.raw() as isize, FD_CLOSE as i32)
     })?;
     let (inbox, outbox) = (Mutex::default(), Mutex::new(outbox));
-    let bridge = Arc::new(Bridge { peer, inbox, outbox, far, look: Event::new(false)? });
+    let bridge =
+        Arc::new(Bridge { peer, source: OnceLock::new(), inbox, outbox, far, look: Event::new(false)? });
     let near = OwnedFd::from(near);
     let number = near.as_raw_fd();
     table_mut().insert(number, Arc::clone(&bridge));
@@ -186,7 +190,7 @@ impl Bridge {
         }
         let mut chunk = chunk::begin(bytes.len(), fds.len());
         // First all are looked at: what was described stays open at the peer, also if it is not sent.
-        fds.iter().try_for_each(|fd| super::file::socket_type(*fd).map(drop))?;
+        fds.iter().try_for_each(|fd| passing::check(*fd))?;
         for fd in fds {
             passing::describe(*fd, self.peer.pid, &mut chunk)?;
         }
@@ -205,6 +209,22 @@ impl Bridge {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
+    }
+
+    /// The peer's process, to take handles from.
+    ///
+    /// # Errors
+    /// `PermissionDenied`: it may not be opened. `ERROR_PIPE_NOT_CONNECTED`: it has gone.
+    pub fn source(&self) -> io::Result<&OwnedHandle> {
+        if let Some(source) = self.source.get() {
+            return Ok(source);
+        }
+        let source = self.peer.open_to_take()?;
+        // Now that the peer is known to have been there when it was looked at, it is the one that connected.
+        if !lock(&self.outbox).write.is_connected() {
+            return Err(io::Error::from_raw_os_error(ERROR_PIPE_NOT_CONNECTED as i32));
+        }
+        Ok(self.source.get_or_init(|| source))
     }
 
     /// How much of what was sent waits here, in bytes. What the system has already taken is not known.

@@ -1,7 +1,7 @@
 //! What a number refers to.
 
 use super::fd::handle;
-use super::{AsRawFd, BorrowedFd, OwnedFd, RawFd, cvt, wait_effect};
+use super::{AsRawFd, BorrowedFd, OwnedFd, RawFd, cvt, wait_handle};
 use crate::sys::{FileId, FileKind};
 use std::io;
 use std::time::Duration;
@@ -19,9 +19,7 @@ pub fn identify(fd: BorrowedFd<'_>) -> io::Result<FileId> {
     let number = fd.as_raw_fd();
     let kind = match socket_type(number) {
         Ok(_) => FileKind::Socket,
-        // One of those that are never parked: a wait of another process would take what is this one's.
-        Err(_) if wait_effect(number).is_ok_and(|effect| effect.is_some()) => FileKind::SignalFd,
-        Err(e) => return Err(e),
+        Err(e) => wait_handle::look(number).ok().flatten().ok_or(e)?.0,
     };
     Ok(FileId { kind, dev: 0, ino: number as u64, access: 0 })
 }

@@ -5,12 +5,15 @@ use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::sync::Arc;
 use std::time::Duration;
+use windows_sys::Wdk::Storage::FileSystem::{
+    FILE_PIPE_CONNECTED_STATE, FILE_PIPE_LOCAL_INFORMATION, FilePipeLocalInformation, NtQueryInformationFile,
+};
 use windows_sys::Win32::Foundation::{
     ERROR_IO_INCOMPLETE, ERROR_IO_PENDING, ERROR_PIPE_CONNECTED, HANDLE, WAIT_FAILED, WAIT_OBJECT_0,
     WAIT_TIMEOUT,
 };
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
-use windows_sys::Win32::System::IO::{CancelIoEx, GetOverlappedResult, OVERLAPPED};
+use windows_sys::Win32::System::IO::{CancelIoEx, GetOverlappedResult, IO_STATUS_BLOCK, OVERLAPPED};
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, SetEvent, WaitForMultipleObjects};
 use windows_sys::core::BOOL;
@@ -89,6 +92,18 @@ impl Operation {
     /// Set when what was started has ended.
     pub fn event(&self) -> HANDLE {
         self.event.raw()
+    }
+
+    /// Whether there is somebody at the other end.
+    ///
+    /// Source: Microsoft, NtQueryInformationFile, FILE_PIPE_LOCAL_INFORMATION.
+    pub fn is_connected(&self) -> bool {
+        let (mut info, mut status) = (FILE_PIPE_LOCAL_INFORMATION::default(), IO_STATUS_BLOCK::default());
+        let (at, bytes) = ((&raw mut info).cast(), size_of_val(&info) as u32);
+        let pipe = self.pipe.as_raw_handle();
+        // SAFETY: an open pipe, and live structures, of which the one has `bytes` bytes.
+        let got = unsafe { NtQueryInformationFile(pipe, &mut status, at, bytes, FilePipeLocalInformation) };
+        got >= 0 && info.NamedPipeState == FILE_PIPE_CONNECTED_STATE
     }
 
     /// Whether something was started and its end was not taken.

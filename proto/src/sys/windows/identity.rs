@@ -15,7 +15,8 @@ use windows_sys::Win32::Security::{
     GetTokenInformation, PSECURITY_DESCRIPTOR, SECURITY_ATTRIBUTES, TOKEN_QUERY, TOKEN_USER, TokenUser,
 };
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, OpenProcess, OpenProcessToken, PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE,
+    GetCurrentProcess, OpenProcess, OpenProcessToken, PROCESS_DUP_HANDLE, PROCESS_QUERY_LIMITED_INFORMATION,
+    PROCESS_SYNCHRONIZE,
 };
 use windows_sys::Win32::System::WindowsProgramming::GetUserNameW;
 
@@ -62,6 +63,25 @@ impl Process {
             )),
         };
         Ok(Process { pid, uid, _open: Some(open) })
+    }
+
+    /// Whether it is a process of this one's user.
+    pub fn is_own_users(&self) -> bool {
+        self.uid == Ok(effective_ids().0)
+    }
+
+    /// Opens it to take handles out of it. It is the same process, as the number is not given anew while this lives.
+    ///
+    /// # Errors
+    /// `PermissionDenied`: it may not be opened.
+    pub fn open_to_take(&self) -> io::Result<OwnedHandle> {
+        // SAFETY: takes numbers.
+        let raw = unsafe { OpenProcess(PROCESS_DUP_HANDLE, 0, self.pid) };
+        if raw.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new handle that nobody else owns.
+        Ok(unsafe { OwnedHandle::from_raw_handle(raw) })
     }
 }
 
@@ -196,7 +216,9 @@ mod tests {
     #[test]
     fn this_process_is_its_users_own() {
         let me = Process::open(std::process::id()).unwrap();
-        assert_eq!(me.uid, Ok(effective_ids().0));
+        assert!(me.is_own_users());
+        let other = Process { pid: me.pid, uid: Ok(effective_ids().0 ^ 1), _open: None };
+        assert!(!other.is_own_users());
         assert!(own_sid().unwrap().starts_with("S-1-5-"));
         assert!(user_name().is_some());
         assert_eq!((uid_of("S-1-5-21-1-2-3-1001"), uid_of("S-1-5-18"), uid_of("?")), (1001, 0, u32::MAX));

@@ -1,7 +1,8 @@
 //! Windows. What is a file elsewhere is a socket here: nothing else can be waited for together with others.
 //!
 //! From the bottom: `fd`, `file`, `clock`, `process`, `poll` and `wake` (what sockets are), `signals` (console events), `handle` (waits and overlapped operations), `identity` (whose a
-//! process is), `pipe` (named pipes), `passing` and `chunk` (sockets on their way), `bridge` (a pipe as a socket), `socket` and `listener` (the way to evd), `timer`, `service` (the service manager), and
+//! process is), `pipe` (named pipes), `passing` and `chunk` (sockets on their way), `pulled` (handles out of a client's process), `bridge` (a pipe as a socket), `socket` and `listener` (the way to evd),
+//! `timer`, `service` (the service manager), and
 //! `absent`: what Windows has nothing for.
 
 mod absent;
@@ -17,6 +18,7 @@ mod passing;
 mod pipe;
 mod poll;
 mod process;
+mod pulled;
 mod service;
 mod signals;
 mod socket;
@@ -46,7 +48,8 @@ pub use poll::{POLL_SEES_CLOSED, PollFd, poll};
 pub use process::{
     Generation, ProcessState, current_tid, generation, is_privileged, process_state, send_signal, thread_name,
 };
-pub use service::run_service;
+pub use pulled::{PULLS_HANDLES, PulledHandle, pull_handle};
+pub use service::{run_service, service_runs};
 pub use signals::{
     CHILD_SIGNAL, KILL_SIGNAL, RELOAD_SIGNAL, STOP_SIGNALS, SignalSet, Signals, daemon_scope_allowed,
     is_signal, signal_name, signal_number,
@@ -56,7 +59,7 @@ pub use socket::{
     unread_by_peer,
 };
 pub use timer::{TimerClock, TimerFd};
-pub use wait_handle::{WaitEffect, WaitHandle, wait_effect};
+pub use wait_handle::{WaitEffect, WaitHandle, is_signalled, wait_effect};
 pub use wake::Wake;
 
 use std::io;

@@ -19,6 +19,21 @@ use windows_sys::Win32::Networking::WinSock::{
 pub(super) const LEN: usize = size_of::<WSAPROTOCOL_INFOW>();
 const _: () = assert!(LEN == 628);
 
+/// Whether it can be passed.
+///
+/// # Errors
+/// `InvalidInput`: it is another handle. `WSAENOTSOCK`: it is not open.
+pub(super) fn check(number: RawFd) -> io::Result<()> {
+    super::file::socket_type(number).map(drop).map_err(|e| match super::wait_effect(number) {
+        Ok(_) => {
+            let text =
+                format!("handle {number:#x} is no socket: on Windows only sockets are passed and held");
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        }
+        Err(_) => e,
+    })
+}
+
 /// Appends the description of a socket for process `pid`.
 ///
 /// # Errors

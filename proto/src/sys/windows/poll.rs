@@ -2,12 +2,14 @@
 //!
 //! - An entry that is no socket is `POLLNVAL`; if there is nothing else the call fails with `WSAENOTSOCK`, which is told as found here.
 //! - No entries at all are `WSAEINVAL`, so then it only sleeps.
+//! - An entry that is a handle is looked at here, unless that would take its signal: then it is never ready.
 //! - Windows before 10 version 2004 does not tell of a connect that failed.
 //!
 //! Source: Microsoft, WSAPoll.
 
 use super::fd::handle;
-use super::{RawFd, cvt};
+use super::wait_handle::{WaitEffect, is_signalled, wait_effect};
+use super::{RawFd, cvt, is_open};
 use crate::sys::What;
 use std::io;
 use std::time::Duration;
@@ -83,7 +85,20 @@ impl std::fmt::Debug for PollFd {
 /// Whether [`poll`] tells that a peer has closed its half.
 pub const POLL_SEES_CLOSED: bool = true;
 
-/// Looks at all of `fds`; blocks for at most `timeout` (`None` = for ever), rounded up to milliseconds; beyond 24 days it comes back early. Returns how many are
+impl PollFd {
+    /// What is no socket is not open, or a handle.
+    fn look_at_handle(&mut self) {
+        let number = self.number();
+        self.0.revents = match wait_effect(number) {
+            Ok(Some(WaitEffect::None)) if self.0.events & POLLRDNORM == 0 => 0,
+            Ok(Some(WaitEffect::None)) if is_signalled(number).unwrap_or(false) => POLLRDNORM,
+            Ok(Some(_)) => 0,
+            _ => POLLNVAL,
+        };
+    }
+}
+
+/// Looks at all of `fds`; blocks for at most `timeout` (`None` = for ever), rounded up to milliseconds; beyond 24 days it comes back early, and at once if one is a handle. Returns how many are
 /// ready.
 ///
 /// # Errors
@@ -99,6 +114,12 @@ pub fn poll(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> 
     let found = cvt(unsafe { WSAPoll(fds.as_mut_ptr().cast(), fds.len() as u32, ms) });
     // Those that are passed over may be called invalid.
     fds.iter_mut().filter(|f| f.0.fd == INVALID_SOCKET).for_each(|f| f.0.revents = 0);
+    let none_is_a_socket = found.as_ref().is_err_and(|e| e.raw_os_error() == Some(WSAENOTSOCK));
+    for one in fds.iter_mut().filter(|f| f.0.fd != INVALID_SOCKET) {
+        if one.is_invalid() || (none_is_a_socket && !is_open(one.number())) {
+            one.look_at_handle();
+        }
+    }
     match found {
         Err(e) if e.raw_os_error() != Some(WSAENOTSOCK) => Err(e),
         Ok(0) => Ok(0),

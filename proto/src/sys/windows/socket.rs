@@ -72,7 +72,7 @@ pub(super) fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
 /// Sends `bytes`, with `fds` attached to them, in one call; returns how much was taken. With fds it is all or nothing.
 ///
 /// # Errors
-/// `WouldBlock`: the peer does not read. `BrokenPipe`, `ConnectionReset`: the peer is gone. `WSAENOTSOCK`: one of `fds` is not a socket. `InvalidInput`: more than 253 of them.
+/// `WouldBlock`: the peer does not read. `BrokenPipe`, `ConnectionReset`: the peer is gone. `WSAENOTSOCK`: one of `fds` is not open. `InvalidInput`: one is no socket, or they are more than 253.
 /// `Unsupported`: they can't be attached to what is sent on a plain socket.
 pub fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     if fds.len() > MAX_FDS {
@@ -153,7 +153,7 @@ pub fn peer_groups(_fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{AsFd, PollFd, listen, poll};
     use super::*;
     use crate::sys::What;
@@ -176,7 +176,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    fn connected() -> (OwnedFd, OwnedFd) {
+    pub(in super::super) fn connected() -> (OwnedFd, OwnedFd) {
         let path = name();
         let listener = listen(&path, 0o600, None).unwrap();
         let client = connect(&path).unwrap();
@@ -185,6 +185,11 @@ mod tests {
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(ready(listener.as_fd(), What::READ, Duration::ZERO), What::empty());
         (client, server)
+    }
+
+    /// Waits for the end of what comes.
+    pub(in super::super) fn end_of(from: &OwnedFd) {
+        while !receive(from, &mut Vec::new()).is_empty() {}
     }
 
     fn receive(from: &OwnedFd, fds: &mut Vec<OwnedFd>) -> Vec<u8> {

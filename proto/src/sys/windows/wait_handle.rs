@@ -6,10 +6,18 @@
 
 use super::RawFd;
 use super::fd::handle;
+use crate::sys::FileKind;
 use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 use windows_sys::Wdk::Foundation::{NtQueryObject, ObjectTypeInformation};
-use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, RtlNtStatusToDosError, UNICODE_STRING};
+use windows_sys::Win32::Foundation::{
+    HANDLE, NTSTATUS, RtlNtStatusToDosError, UNICODE_STRING, WAIT_OBJECT_0, WAIT_TIMEOUT,
+};
+use windows_sys::Win32::Storage::FileSystem::SYNCHRONIZE;
+use windows_sys::Win32::System::Threading::WaitForSingleObject;
+
+/// The right to ask an event what it is. Source: Microsoft, "Synchronization Object Security and Access Rights".
+const EVENT_QUERY_STATE: u32 = 1;
 
 /// A handle as the source of an event: READ when it is signalled. `H` owns or borrows the handle: an `OwnedHandle`, a `std::process::Child`, an `Rc` of one.
 ///
@@ -27,7 +35,8 @@ use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, RtlNtStatusToDosError, UN
 /// there is no edge. Mutexes are refused, as they would belong to the thread that waits; files, pipes and consoles are refused too. So are numbers that stand for the caller itself, as
 /// `GetCurrentProcess` gives: duplicate it.
 ///
-/// A base watches a duplicate of its own: a handle that is closed before its event is deleted is still reported.
+/// A base watches a duplicate of its own: a handle that is closed before its event is deleted is still reported. Of those that a report changes nothing of, evd has a duplicate while they are
+/// parked there, which it takes itself out of this process; the others stay in this process, as a wait of evd's would take what is this program's, and lose it if either ended just then.
 #[derive(Clone, Debug)]
 pub struct WaitHandle<H>(pub H);
 
@@ -63,12 +72,39 @@ pub enum WaitEffect {
 /// # Errors
 /// `ERROR_INVALID_HANDLE`: it is not open.
 pub fn wait_effect(number: RawFd) -> io::Result<Option<WaitEffect>> {
+    look(number).map(|kind| kind.map(|(_, effect)| effect))
+}
+
+/// What it is, as it is shown, and what a wait does to it.
+pub(super) fn look(number: RawFd) -> io::Result<Option<(FileKind, WaitEffect)>> {
     Ok(match type_name(number)?.as_str() {
-        "Process" | "Thread" | "Job" => Some(WaitEffect::None),
-        "Event" if is_manual_reset(number) => Some(WaitEffect::None),
-        "Event" | "Semaphore" | "Timer" => Some(WaitEffect::Takes),
+        "Process" => Some((FileKind::PidFd, WaitEffect::None)),
+        "Thread" | "Job" => Some((FileKind::Other, WaitEffect::None)),
+        "Event" if is_manual_reset(number) => Some((FileKind::Other, WaitEffect::None)),
+        "Event" | "Semaphore" | "Timer" => Some((FileKind::SignalFd, WaitEffect::Takes)),
         _ => None,
     })
+}
+
+/// The rights that a duplicate needs, to be waited for and to tell what a wait does to it.
+///
+/// # Errors
+/// As [`wait_effect`].
+pub(super) fn rights_to_wait(number: RawFd) -> io::Result<u32> {
+    Ok(if type_name(number)? == "Event" { SYNCHRONIZE | EVENT_QUERY_STATE } else { SYNCHRONIZE })
+}
+
+/// Waits for no time; tells whether it is signalled, and takes what a wait takes.
+///
+/// # Errors
+/// It is not open, or may not be waited for.
+pub fn is_signalled(number: RawFd) -> io::Result<bool> {
+    // SAFETY: a number that is not open is an error.
+    match unsafe { WaitForSingleObject(handle(number) as HANDLE, 0) } {
+        WAIT_OBJECT_0 => Ok(true),
+        WAIT_TIMEOUT => Ok(false),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn type_name(number: RawFd) -> io::Result<String> {
