@@ -1,4 +1,4 @@
-//! Random sequences of operations on the client's base, compared step by step with a plain model of libevent's event core.
+//! Random sequences of operations on the client's base and on libevent itself, compared step by step with a plain model of libevent's event core.
 //!
 //! What is compared after each operation and in each callback: what fired, with which bits and in which order; what each call and each loop returned; what is pending
 //! of each event, its time left, its priority and count; how long each wait may last; the base's counts. The base has a clock that the test sets, so that years pass
@@ -12,6 +12,8 @@
 
 #[path = "model/found.rs"]
 mod found;
+#[path = "model/libevent.rs"]
+mod libevent;
 #[path = "model/ops.rs"]
 mod ops;
 #[path = "model/plain.rs"]
@@ -44,7 +46,7 @@ fn socket() -> PathBuf {
 }
 
 fn local(method: &'static str) -> Setting {
-    Setting { method, changelist: false, remote: None }
+    Setting { method, changelist: false, libevent: false, remote: None }
 }
 
 fn changelist() -> Setting {
@@ -55,9 +57,23 @@ fn remote(method: &'static str) -> Setting {
     Setting { remote: Some(socket()), ..local(method) }
 }
 
+/// libevent's own base, if it is installed.
+fn libevent(method: &'static str) -> Option<Setting> {
+    match libevent::program() {
+        Ok(_) => Some(Setting { libevent: true, ..local(method) }),
+        Err(package) => {
+            println!("skipped: needs {package}");
+            None
+        }
+    }
+}
+
 /// Runs a sequence on every kind of base.
 fn replays(setup: Setup, ops: &[Op]) {
     run::replay(&changelist(), setup, ops);
+    if libevent::program().is_ok() {
+        run::replay(&libevent("epoll").unwrap(), setup, ops);
+    }
     for method in ["epoll", "poll", "select"] {
         run::replay(&local(method), setup, ops);
         run::replay(&remote(method), setup, ops);
@@ -113,4 +129,25 @@ fn remote_poll() {
 #[test]
 fn remote_select() {
     run::random(&remote("select"), 0, 2_000);
+}
+
+#[test]
+fn libevent_epoll() {
+    if let Some(libevent) = libevent("epoll") {
+        run::random(&libevent, 0, 10_000);
+    }
+}
+
+#[test]
+fn libevent_poll() {
+    if let Some(libevent) = libevent("poll") {
+        run::random(&libevent, 0, 2_000);
+    }
+}
+
+#[test]
+fn libevent_select() {
+    if let Some(libevent) = libevent("select") {
+        run::random(&libevent, 0, 2_000);
+    }
 }

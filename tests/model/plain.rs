@@ -1,10 +1,10 @@
-//! The model: libevent's event core, written plainly, and led through what the client's base was seen to do.
+//! The model: libevent's event core, written plainly, and led through what a base was seen to do: the client's, or libevent's own.
 //!
 //! It knows what must happen, save for what the kernel chooses: in which order it reports several fds of one wait, and when an edge is one. There it
 //! takes what was seen, if that is one of the things that may be. All else must be exactly as seen.
 //!
-//! Source: libevent's documentation, and probes of libevent 2.1. It differs from libevent where evd does on purpose: a persistent event whose timeout is
-//! over stays where it is among the events of its fd, and pending, where libevent takes it out until its callback begins and then makes it the newest.
+//! Source: libevent's documentation. Where evd differs from libevent 2.1 on purpose the model asks for `self.libevent`, and nowhere else; client/SEMANTICS.md
+//! has the reasons.
 
 use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, Setup};
 use crate::real::{BaseState, EventState, Outcome, START, Seen, Setting};
@@ -71,6 +71,8 @@ pub struct Model {
     setup: Setup,
     method: &'static str,
     local: bool,
+    /// The base is libevent's own: it is to be as that is, where evd is not.
+    libevent: bool,
     has_edges: bool,
     wires: [Wire; 4],
     clock: u64,
@@ -100,6 +102,7 @@ impl Model {
             setup: *setup,
             method: setting.method,
             local: setting.remote.is_none(),
+            libevent: setting.libevent,
             has_edges: setting.method == "epoll",
             wires: Default::default(),
             clock: START,
@@ -156,14 +159,17 @@ impl Model {
         for (model, seen) in self.states().iter().zip(&events) {
             expect!("the state of an event after it", *model, *seen);
         }
-        let of = |q: &Vec<Entry>| q.len();
-        let active: usize = self.queues.iter().map(of).sum();
+        let active = self.all_active();
         let all = self.events.iter().flatten();
         let added =
             all.map(|e| usize::from(e.inserted) + usize::from(e.timer.is_some())).sum::<usize>() + active;
         let model = BaseState { active, added, got_exit: self.exit, got_break: self.stop };
         expect!("the base after it", model, base);
         Ok(())
+    }
+
+    fn all_active(&self) -> usize {
+        self.queues.iter().map(Vec::len).sum()
     }
 
     fn states(&self) -> Vec<EventState> {
@@ -258,8 +264,11 @@ impl Model {
     }
 
     fn del(&mut self, id: usize) {
-        // Not as in libevent, where the timeout of a persistent event comes back with its next activation.
-        (self.e(id).timer, self.e(id).interval) = (None, 0);
+        self.e(id).timer = None;
+        // In libevent the timeout of a persistent event comes back with its next activation.
+        if !self.libevent {
+            self.e(id).interval = 0;
+        }
         self.remove(id);
         self.deactivate(id);
     }
@@ -315,6 +324,8 @@ impl Model {
         match act {
             Act::Add(_, timeout) => return self.add(id, timeout.map(|t| t * MS)),
             Act::Del(_) => self.del(id),
+            // In libevent the interval is kept if no timeout is pending at the moment.
+            Act::RemoveTimer(_) if self.libevent && self.e(id).timer.is_none() => {}
             Act::RemoveTimer(_) => (self.e(id).timer, self.e(id).interval) = (None, 0),
             Act::Activate(_, what) => self.activate(id, What::from_bits_retain(what), None),
             Act::SetPriority(_, priority) => {
@@ -360,7 +371,7 @@ impl Model {
                 }
             }
         } else {
-            self.fire(port, what, batch);
+            self.fire(port, what, What::empty(), batch);
         }
     }
 
@@ -398,7 +409,7 @@ impl Model {
                 edge = What::READ | What::CLOSED;
             }
             Act::Close(_) if !w.closed => {
-                (w.closed, w.full) = (true, false);
+                (w.closed, w.full, w.reset) = (true, false, w.full && kind == Kind::Socket);
                 edge = What::READ | What::CLOSED;
             }
             Act::Reopen(_) => {

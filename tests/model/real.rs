@@ -27,6 +27,8 @@ pub const START: u64 = 1_000_000_000;
 pub struct Setting {
     pub method: &'static str,
     pub changelist: bool,
+    /// It is libevent's own.
+    pub libevent: bool,
     /// evd's socket.
     pub remote: Option<PathBuf>,
 }
@@ -51,11 +53,15 @@ pub enum Seen {
         pending: What,
         left: Option<u64>,
         now: u64,
+        got_exit: bool,
+        /// How many events are active, of the whole base.
+        all_active: usize,
     },
     Did(Outcome),
     Looped {
         ended: Ended,
-        callbacks: u64,
+        /// libevent does not say.
+        callbacks: Option<u64>,
     },
     State(Vec<EventState>, BaseState),
 }
@@ -275,7 +281,7 @@ impl Real {
                 }
                 let looped = self.base.loop_(flags).unwrap();
                 assert_eq!(looped.code(), i32::from(looped.ended == Ended::Empty));
-                let seen = Seen::Looped { ended: looped.ended, callbacks: looped.callbacks };
+                let seen = Seen::Looped { ended: looped.ended, callbacks: Some(looped.callbacks) };
                 self.world.borrow_mut().seen.push(seen);
             }
         }
@@ -339,7 +345,8 @@ fn called<F: 'static>(
     let world = &mut *world;
     let (pending, left) = (event.pending(What::all()), event.time_left().map(nanos));
     let now = nanos(world.base.time());
-    world.seen.push(Seen::Call { event: number, what, pending, left, now });
+    let (got_exit, all_active) = (world.base.got_exit(), world.base.num_events(Counted::ACTIVE));
+    world.seen.push(Seen::Call { event: number, what, pending, left, now, got_exit, all_active });
     for act in script.iter().flatten() {
         let outcome = world.act_in(*act, number, event);
         world.seen.push(Seen::Did(outcome));

@@ -1,6 +1,6 @@
 //! The model's loop: what a wait finds, and what runs then.
 
-use super::{Check, Event, Model, Watch, pending};
+use super::{Check, Entry, Event, Model, pending};
 use crate::ops::{EVENTS, GUARD, MS, PORTS};
 use crate::real::{FAR, MOST_CALLS, Seen};
 use crate::wires::{Wire, wire};
@@ -8,7 +8,7 @@ use evd_client::{Ended, LoopFlags};
 use evd_proto::What;
 
 impl Model {
-    pub(super) fn run_loop(&mut self, flags: LoopFlags) -> Check<(Ended, u64)> {
+    pub(super) fn run_loop(&mut self, flags: LoopFlags) -> Check<(Ended, Option<u64>)> {
         let mut callbacks = 0;
         (self.running, self.exit, self.stop) = (true, false, false);
         (self.calls, self.waits) = (0, 0);
@@ -43,12 +43,12 @@ impl Model {
             }
         };
         self.running = false;
-        Ok((ended, callbacks))
+        Ok((ended, (!self.libevent).then_some(callbacks)))
     }
 
     /// A wait, and what comes of it.
     fn turn(&mut self, may_wait: bool) -> Check {
-        let watched = self.setup.watched || !self.local;
+        let watched = self.setup.watched || !self.local || self.libevent;
         let mut synced = true;
         let batch = self.new_batch();
         if watched {
@@ -81,20 +81,28 @@ impl Model {
             // Before an event is told that its time is over, its fd is looked at here if evd has not reported it.
             let batch = self.new_batch();
             for port in due.iter().filter_map(|(_, id)| self.events[*id].as_ref()?.port).collect::<Vec<_>>() {
-                let (at, kind) = wire(port);
                 if !self.watches[usize::from(port)].edge {
-                    self.fire(port, self.wires[at].ready(kind, self.method), batch);
+                    self.fire(port, self.ready(port), What::empty(), batch);
                 }
             }
         }
-        for (_, id) in due {
+        let mut last = (0, 0);
+        for ((deadline, _), id) in due {
+            if deadline != last.0 {
+                last = (deadline, self.new_batch());
+            }
             let e = self.e(id);
             e.timer = None;
             let stays = e.active || (e.what.contains(What::PERSIST) && e.interval > 0);
-            if !stays {
+            if self.libevent {
+                self.remove(id);
+                self.deactivate(id);
+            } else if !stays {
                 self.remove(id);
             }
-            self.activate(id, What::TIMEOUT, None);
+            // libevent's heap keeps those of the same time in no certain order.
+            let batch = self.libevent.then_some((last.1, id));
+            self.activate(id, What::TIMEOUT, batch);
         }
         Ok(())
     }
@@ -108,10 +116,15 @@ impl Model {
         let first = self.events.iter().flatten().filter_map(|e| e.timer).map(|t| t.0).min();
         let model = match (may_wait && idle, first) {
             (false, _) => Some(0),
+            // libevent reckons from the time that it took before the callbacks, and its poll sleeps no longer than it can say in milliseconds.
+            (true, Some(at)) if self.libevent => {
+                let most = if self.method == "poll" { i32::MAX as u64 * MS } else { u64::MAX };
+                Some(at.saturating_sub(self.now).min(most))
+            }
             (true, first) => first.map(|at| at.saturating_sub(self.clock)),
         };
         let seen = timeout.filter(|t| *t < FAR);
-        let exact = self.local && !self.wires.iter().any(Wire::is_hung_up);
+        let exact = self.libevent || self.local && !self.wires.iter().any(Wire::is_hung_up);
         if exact || model.is_some_and(|m| seen.is_none_or(|s| s > m)) {
             expect!("how long it may wait", model, seen);
         }
@@ -133,10 +146,19 @@ impl Model {
         self.known.len() - 1
     }
 
+    fn ready(&self, port: u8) -> What {
+        let (at, kind) = wire(port);
+        let mut what = self.wires[at].ready(kind, self.method);
+        if self.libevent && self.method == "epoll" && self.wires[at].reset {
+            // With an error libevent's epoll looks for nothing else.
+            what.remove(What::CLOSED);
+        }
+        what
+    }
+
     /// What the wait finds of an fd. `told`: all that is ready is known.
     fn look_at(&mut self, port: u8, batch: usize, active: &[(u8, What)], told: bool) -> Check {
-        let (at, kind) = wire(port);
-        let ready = self.wires[at].ready(kind, self.method);
+        let ready = self.ready(port);
         let seen = |id: usize| active.iter().find(|(e, _)| usize::from(*e) == id).map(|(_, what)| *what);
         let watch = self.watches[usize::from(port)].clone();
         if watch.events.is_empty() {
@@ -171,17 +193,16 @@ impl Model {
             // Whether the report was older than the last edge, nobody knows.
             self.watches[usize::from(port)].must = What::empty();
         }
-        self.fire(port, bits, batch);
+        let et = if watch.edge { What::ET } else { What::empty() };
+        self.fire(port, bits, et, batch);
         Ok(())
     }
 
     /// The events of an fd become active, newest first.
-    pub(super) fn fire(&mut self, port: u8, ready: What, batch: usize) {
-        let Watch { events, edge, .. } = self.watches[usize::from(port)].clone();
-        for id in events {
+    pub(super) fn fire(&mut self, port: u8, ready: What, et: What, batch: usize) {
+        for id in self.watches[usize::from(port)].events.clone() {
             let what = self.e(id).what & ready & What::IO;
             if !what.is_empty() {
-                let et = if edge { What::ET } else { What::empty() };
                 self.activate(id, what | et, Some((batch, usize::from(port))));
             }
         }
@@ -197,10 +218,13 @@ impl Model {
         while !self.queues[priority].is_empty() {
             self.run_next(priority)?;
             ran += 1;
+            if self.stop || ran >= most {
+                break;
+            }
             if until.is_some() {
                 self.now = self.clock;
             }
-            if self.stop || self.again || ran >= most || until.is_some_and(|until| self.now >= until) {
+            if self.again || until.is_some_and(|until| self.now >= until) {
                 break;
             }
         }
@@ -208,13 +232,16 @@ impl Model {
     }
 
     fn run_next(&mut self, priority: usize) -> Check {
-        let first = self.queues[priority][0].event;
-        if self.e(first).exit {
-            self.free(first);
+        if let Some(exit) = self.next_exit(priority) {
+            self.take(priority, exit)?;
+            self.free(exit);
             self.exit = true;
             return Ok(());
         }
-        let Some(Seen::Call { event, what, pending: seen_pending, left, now }) = self.seen.pop_front() else {
+        let first = self.queues[priority][0].event;
+        let Some(Seen::Call { event, what, pending: seen_pending, left, now, got_exit, all_active }) =
+            self.seen.pop_front()
+        else {
             return Err(format!("event {first}, or another of its queue, is not called"));
         };
         let id = usize::from(event);
@@ -233,6 +260,8 @@ impl Model {
         expect!(format!("pending in the callback of event {id}"), pending(&model), seen_pending);
         expect!(format!("time left in the callback of event {id}"), self.left(&model), left);
         expect!(format!("the time in the callback of event {id}"), self.now, now);
+        expect!(format!("got_exit in the callback of event {id}"), self.exit, got_exit);
+        expect!(format!("active events in the callback of event {id}"), self.all_active(), all_active);
         self.current = Some(id);
         for act in model.script.iter().flatten() {
             let outcome = self.act(*act);
@@ -259,29 +288,49 @@ impl Model {
         self.set_timer(id, next);
     }
 
+    /// The `loopexit` that runs now. Nobody sees it run, but that it is not active any more in the callback behind it.
+    fn next_exit(&self, priority: usize) -> Option<usize> {
+        let queue = &self.queues[priority];
+        let is_next = |at: &usize| self.may_be_next(queue, *at);
+        let at = |found: &dyn Fn(usize) -> bool| queue.iter().position(|entry| found(entry.event));
+        let exit = at(&|event| self.events[event].as_ref().unwrap().exit).filter(is_next)?;
+        let call = match self.seen.front() {
+            Some(Seen::Call { event, all_active, .. }) => Some((usize::from(*event), *all_active)),
+            _ => None,
+        };
+        let is_later = |(event, all_active)| {
+            all_active + 1 == self.all_active() && at(&|other| other == event).filter(is_next).is_some()
+        };
+        (!call.is_some_and(is_later)).then_some(queue[exit].event)
+    }
+
+    /// Whether an entry of a queue is the first, or may be.
+    fn may_be_next(&self, queue: &[Entry], at: usize) -> bool {
+        queue[..at].iter().all(|other| match (queue[at].batch, other.batch) {
+            (Some((batch, port)), Some((b, p))) if batch == b && port != p => {
+                !before(&self.known[batch], p, port)
+            }
+            _ => false,
+        })
+    }
+
     /// Takes an event out of its queue, if it may be the next.
     fn take(&mut self, priority: usize, id: usize) -> Check {
-        let queue = &mut self.queues[priority];
-        let names: Vec<usize> = queue.iter().map(|e| e.event).collect();
-        let Some(at) = queue.iter().position(|entry| entry.event == id) else {
+        let queue = &self.queues[priority];
+        let at = queue.iter().position(|entry| entry.event == id);
+        let Some(at) = at.filter(|at| self.may_be_next(queue, *at)) else {
+            let names: Vec<usize> = queue.iter().map(|e| e.event).collect();
             return Err(format!("event {id} is called, of {names:?}"));
         };
-        let entry = queue.remove(at);
-        for (place, other) in queue.iter().enumerate() {
-            let known = match (entry.batch, other.batch) {
-                (Some((batch, port)), Some((b, p))) if batch == b && port != p => {
-                    let known = &mut self.known[batch];
-                    if before(known, p, port) {
-                        return Err(format!("event {id} is called before {}", other.event));
-                    }
-                    known.push((port, p));
-                    true
-                }
-                _ => false,
-            };
-            if place < at && !known {
-                return Err(format!("event {id} is called, of {names:?}"));
+        let entry = self.queues[priority].remove(at);
+        let Some((batch, port)) = entry.batch else { return Ok(()) };
+        for (_, other) in
+            self.queues[priority].iter().filter_map(|e| e.batch).filter(|b| b.0 == batch && b.1 != port)
+        {
+            if before(&self.known[batch], other, port) {
+                return Err(format!("event {id} is called, and one of its batch was to be before it"));
             }
+            self.known[batch].push((port, other));
         }
         Ok(())
     }

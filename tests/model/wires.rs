@@ -33,11 +33,13 @@ pub struct Wire {
     pub full: bool,
     pub half_closed: bool,
     pub closed: bool,
+    /// It was closed with something unread: that is an error here.
+    pub reset: bool,
 }
 
 impl Wire {
     pub fn ready(&self, kind: Kind, method: &str) -> What {
-        let Wire { unread, full, half_closed, closed } = *self;
+        let Wire { unread, full, half_closed, closed, .. } = *self;
         let mut what = What::empty();
         match kind {
             Kind::Socket => {
