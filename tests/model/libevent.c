@@ -9,6 +9,7 @@
 #include <event2/event_struct.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { SIGNAL_PORT = 5 };
 enum { EVENTS = 6, GUARD = EVENTS, PORTS = 5, WIRES = 4, MOST_CALLS = 40, MOST_BYTES = 20, PIPE = 65536 };
-enum { ADD, DEL, REMOVE_TIMER, ACTIVATE, SET_PRIORITY, FREE, ACTIVE_BY_FD, WRITE, READ, FILL, DRAIN, HALF_CLOSE, CLOSE, REOPEN, ADVANCE, UPDATE_TIME, BREAK, EXIT, CONTINUE };
+enum { ADD, DEL, REMOVE_TIMER, ACTIVATE, SET_PRIORITY, FREE, ACTIVE_BY_FD, WRITE, READ, FILL, DRAIN, HALF_CLOSE, CLOSE, REOPEN, ADVANCE, UPDATE_TIME, BREAK, EXIT, CONTINUE, ACTIVATE_TIMES, ACTIVE_BY_SIGNAL, RAISE };
 enum { SOCKET, READ_END, WRITE_END };
 
 #define NS 1000000000ULL
@@ -246,6 +248,9 @@ static int act_on_event(struct act act)
 	case ACTIVATE:
 		event_active(event, act.with, 1);
 		return 0;
+	case ACTIVATE_TIMES:
+		event_active(event, EV_SIGNAL, act.with);
+		return 0;
 	case SET_PRIORITY:
 		return event_priority_set(event, act.with);
 	default:
@@ -279,7 +284,7 @@ static int act_on_rest(struct act act)
 		break;
 	case REOPEN:
 		for (int i = 0; i < EVENTS; i++)
-			if (slots[i].event && slots[i].port >= 0 && wire_of(slots[i].port) == wire_of(act.of))
+			if (slots[i].event && slots[i].port >= 0 && slots[i].port < PORTS && wire_of(slots[i].port) == wire_of(act.of))
 				event_del(slots[i].event);
 		open_new(act.of);
 		break;
@@ -293,10 +298,22 @@ static int act_on_rest(struct act act)
 	case EXIT:
 		time = tv(act.with * MS);
 		return event_base_loopexit(base, act.with < 0 ? NULL : &time);
+	case ACTIVE_BY_SIGNAL:
+		event_base_active_by_signal(base, SIGRTMIN);
+		break;
+	case RAISE:
+		for (int i = 0; i < act.with; i++)
+			raise(SIGRTMIN);
+		break;
 	case CONTINUE:
 		return event_base_loopcontinue(base);
 	}
 	return 0;
+}
+
+static int is_of_event(struct act act)
+{
+	return act.code <= FREE || act.code == ACTIVATE_TIMES;
 }
 
 static void act(struct act act)
@@ -305,10 +322,10 @@ static void act(struct act act)
 		return;
 	if (act.code == READ)
 		printf("D 3 %d\n", read_from(act.of, act.with));
-	else if (act.code <= FREE && !slots[act.of].event)
+	else if (is_of_event(act) && !slots[act.of].event)
 		printf("D 2 0\n");
 	else
-		printf("D %d 0\n", (act.code <= FREE ? act_on_event(act) : act_on_rest(act)) < 0);
+		printf("D %d 0\n", (is_of_event(act) ? act_on_event(act) : act_on_rest(act)) < 0);
 }
 
 static long long left(struct event *event)
@@ -325,6 +342,16 @@ static int pending(struct event *event)
 	return event_pending(event, EV_TIMEOUT | EV_READ | EV_WRITE | EV_SIGNAL | EV_CLOSED, NULL);
 }
 
+/* Callbacks of libevent's own that are active: the one that reads which signals came, and that of a common timeout. */
+static int find_own(const struct event_base *of, const struct event *event, void *to)
+{
+	(void)of;
+	int flags = event->ev_evcallback.evcb_flags;
+	if (flags & EVLIST_INTERNAL && flags & EVLIST_ACTIVE)
+		((int *)to)[event->ev_fd < 0] = 1;
+	return 0;
+}
+
 static void called(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
@@ -335,8 +362,10 @@ static void called(evutil_socket_t fd, short what, void *arg)
 	event_base_gettimeofday_cached(base, &cached);
 	unsigned long long time = cached.tv_sec * NS + cached.tv_usec * 1000;
 	slot->count++;
-	printf("K %d %d %d %lld %llu %d %d\n", (int)(slot - slots), what, pending(slot->event), left(slot->event), time,
-	       event_base_got_exit(base), event_base_get_num_events(base, EVENT_BASE_COUNT_ACTIVE));
+	int own[2] = { 0, 0 };
+	event_base_foreach_event(base, find_own, own);
+	printf("K %d %d %d %lld %llu %d %d %d %d\n", (int)(slot - slots), what, pending(slot->event), left(slot->event), time,
+	       event_base_got_exit(base), event_base_get_num_events(base, EVENT_BASE_COUNT_ACTIVE), own[0], own[1]);
 	act(script[0]);
 	act(script[1]);
 	if (++calls >= MOST_CALLS)
@@ -346,7 +375,7 @@ static void called(evutil_socket_t fd, short what, void *arg)
 static void new_event(int number, int port, int what, int priority, const struct act script[2])
 {
 	struct slot *slot = &slots[number];
-	struct event *event = event_new(base, port < 0 ? -1 : near[port], what, called, slot);
+	struct event *event = event_new(base, port < 0 ? -1 : port == SIGNAL_PORT ? SIGRTMIN : near[port], what, called, slot);
 	if (!event)
 		fail("event_new");
 	if (priority >= 0)
@@ -436,7 +465,9 @@ static void loop(int flags)
 {
 	calls = waits = 0;
 	int code = event_base_loop(base, flags);
-	printf("L %d\n", code);
+	int own[2] = { 0, 0 };
+	event_base_foreach_event(base, find_own, own);
+	printf("L %d %d %d\n", code, own[0], own[1]);
 }
 
 static void told(int severity, const char *text)
@@ -452,6 +483,8 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		event_enable_debug_mode();
 	event_set_log_callback(told);
+	/* When nobody asks for it, it does nothing. */
+	signal(SIGRTMIN, SIG_IGN);
 	char word[8];
 	while (scanf("%7s", word) == 1) {
 		switch (*word) {

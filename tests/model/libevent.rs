@@ -112,7 +112,7 @@ impl Drop for Library {
 fn start(method: &str, setup: &Setup) -> String {
     let calls = setup.most_calls.map_or(-1, |n| n as i64);
     let Setup { priorities, limited_from, .. } = setup;
-    format!("s {method} {priorities} {calls} {} {limited_from} {}\n", ms(setup.most_time), ms(None))
+    format!("s {method} {priorities} {calls} {} {limited_from} {}\n", ms(setup.most_time), ms(setup.common))
 }
 
 fn ms(ms: Option<u64>) -> i64 {
@@ -153,6 +153,9 @@ fn number(act: Act) -> String {
         Act::Break => (16, 0, 0),
         Act::Exit(after) => (17, 0, ms(after)),
         Act::Continue => (18, 0, 0),
+        Act::ActivateTimes(event, times) => (19, event, times.into()),
+        Act::ActiveBySignal => (20, 0, 0),
+        Act::Raise(times) => (21, 0, times.into()),
     };
     format!("{act} {of} {with}")
 }
@@ -166,7 +169,7 @@ fn what(bits: i128) -> What {
 struct Trace {
     seen: Vec<Seen>,
     events: Vec<EventState>,
-    looped: Option<i128>,
+    looped: Option<[i128; 3]>,
 }
 
 impl Trace {
@@ -181,22 +184,25 @@ impl Trace {
                 let active = active.chunks(2).map(|pair| (pair[0] as u8, what(pair[1]))).collect();
                 self.seen.push(Seen::Check { active });
             }
-            ("K", &[event, bits, pending, left, now, exit, all_active]) => self.seen.push(Seen::Call {
-                event: event as u8,
-                what: what(bits),
-                pending: what(pending),
-                left: time(left),
-                now: now as u64,
-                got_exit: exit != 0,
-                all_active: all_active as usize,
-            }),
+            ("K", &[event, bits, pending, left, now, exit, all_active, signals, common]) => {
+                self.seen.push(Seen::Call {
+                    event: event as u8,
+                    what: what(bits),
+                    pending: what(pending),
+                    left: time(left),
+                    now: now as u64,
+                    got_exit: exit != 0,
+                    all_active: all_active as usize,
+                    own: [signals != 0, common != 0],
+                })
+            }
             ("D", &[outcome, bytes]) => self.seen.push(Seen::Did(match outcome {
                 0 => Outcome::Done,
                 1 => Outcome::Refused,
                 2 => Outcome::Nothing,
                 _ => Outcome::Bytes(bytes as u32),
             })),
-            ("L", &[code]) => self.looped = Some(code),
+            ("L", looped) => self.looped = Some(looped.try_into().unwrap()),
             ("E", &[event, pending, left, priority, count]) => self.events.push(EventState {
                 event: event as u8,
                 pending: what(pending),
@@ -211,7 +217,7 @@ impl Trace {
                     got_exit: exit != 0,
                     got_break: stop != 0,
                 };
-                if let Some(code) = self.looped {
+                if let Some([code, signals, common]) = self.looped {
                     assert!(code == 0 || code == 1, "the loop returned {code}");
                     let ended = match (code, exit, stop) {
                         (1, ..) => Ended::Empty,
@@ -219,7 +225,7 @@ impl Trace {
                         (_, _, 1) => Ended::Break,
                         _ => Ended::Done,
                     };
-                    self.seen.push(Seen::Looped { ended, callbacks: None });
+                    self.seen.push(Seen::Looped { ended, callbacks: None, own: [signals != 0, common != 0] });
                 }
                 self.seen.push(Seen::State(std::mem::take(&mut self.events), base));
                 return true;

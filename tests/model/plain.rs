@@ -6,7 +6,7 @@
 //! Source: libevent's documentation. Where evd differs from libevent 2.1 on purpose the model asks for `self.libevent`, and nowhere else; client/SEMANTICS.md
 //! has the reasons.
 
-use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, Setup};
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, SIGNAL, Setup};
 use crate::real::{BaseState, EventState, Outcome, START, Seen, Setting};
 use crate::wires::{Kind, Wire, wire};
 use evd_client::LoopFlags;
@@ -44,8 +44,23 @@ struct Event {
     deadline: u64,
     interval: u64,
     count: u64,
-    /// It is a `loopexit`.
-    exit: bool,
+    /// Of a signal's: how often its callback is to be called.
+    calls: u32,
+    /// In libevent: its timeout is a common one.
+    is_common: bool,
+    /// What no test made.
+    own: Option<Own>,
+}
+
+/// What is active without a callback that is seen.
+#[derive(Clone, Copy, PartialEq)]
+enum Own {
+    /// A `loopexit`.
+    Exit,
+    /// In libevent: reads which signals came, and makes their events active.
+    Signals,
+    /// In libevent: makes events active whose common timeout is over.
+    Common,
 }
 
 /// An fd that somebody waits for.
@@ -85,6 +100,10 @@ pub struct Model {
     /// By batch: pairs of ports, of which the first is known to have come before the second.
     known: Vec<Vec<(usize, usize)>>,
     timers_set: u64,
+    /// How often the signal came that was not told yet.
+    raised: u32,
+    /// How often the callback that runs is still to be called.
+    calls_left: u32,
     running: bool,
     current: Option<usize>,
     running_priority: usize,
@@ -94,6 +113,13 @@ pub struct Model {
     calls: u32,
     waits: u32,
     seen: VecDeque<Seen>,
+}
+
+impl Event {
+    /// libevent does not count its own.
+    fn is_libevents(&self) -> bool {
+        self.own.is_some_and(|own| own != Own::Exit)
+    }
 }
 
 impl Model {
@@ -108,10 +134,12 @@ impl Model {
             clock: START,
             now: START,
             events: vec![None; usize::from(EVENTS) + 1],
-            watches: vec![Watch::default(); usize::from(PORTS)],
+            watches: vec![Watch::default(); usize::from(PORTS) + 1],
             queues: vec![Vec::new(); usize::from(setup.priorities)],
             known: Vec::new(),
             timers_set: 0,
+            raised: 0,
+            calls_left: 0,
             running: false,
             current: None,
             running_priority: 0,
@@ -125,6 +153,11 @@ impl Model {
         let mut guard = model.event(None, What::PERSIST);
         guard.script = [Some(Act::Break), None];
         model.events[usize::from(GUARD)] = Some(guard);
+        if model.libevent {
+            for own in [Own::Signals, Own::Common] {
+                model.events.push(Some(Event { own: Some(own), ..Event::default() }));
+            }
+        }
         model
     }
 
@@ -152,7 +185,12 @@ impl Model {
             }
             Op::Loop(flags) => {
                 let (ended, callbacks) = self.run_loop(LoopFlags::from_bits_retain(flags))?;
-                expect!("the loop's end", Some(Seen::Looped { ended, callbacks }), self.seen.pop_front());
+                let Some(Seen::Looped { ended: seen_ended, callbacks: seen_callbacks, .. }) =
+                    self.seen.pop_front()
+                else {
+                    return Err(format!("the loop did not end with {ended:?}"));
+                };
+                expect!("the loop's end", (ended, callbacks), (seen_ended, seen_callbacks));
             }
         }
         let Some(Seen::State(events, base)) = self.seen.pop_front() else { unreachable!() };
@@ -160,9 +198,10 @@ impl Model {
             expect!("the state of an event after it", *model, *seen);
         }
         let active = self.all_active();
-        let all = self.events.iter().flatten();
-        let added =
-            all.map(|e| usize::from(e.inserted) + usize::from(e.timer.is_some())).sum::<usize>() + active;
+        let all = self.events.iter().flatten().filter(|e| !e.is_libevents());
+        let lists =
+            |e: &Event| usize::from(e.inserted) + usize::from(e.timer.is_some()) + usize::from(e.active);
+        let added = all.map(lists).sum::<usize>();
         let model = BaseState { active, added, got_exit: self.exit, got_break: self.stop };
         expect!("the base after it", model, base);
         Ok(())
@@ -208,8 +247,10 @@ impl Model {
         }
         if let Some(timeout) = timeout {
             let at = self.time() + timeout;
+            let (libevent, common) = (self.libevent, self.setup.common.map(|t| t * MS));
             let e = self.e(id);
-            if e.what.contains(What::PERSIST) {
+            e.is_common = libevent && e.own.is_none() && common == Some(timeout);
+            if e.what.contains(What::PERSIST) && !(libevent && e.port == Some(SIGNAL)) {
                 e.interval = timeout;
             }
             if e.active && e.res.contains(What::TIMEOUT) {
@@ -225,6 +266,9 @@ impl Model {
         let order = self.timers_set;
         let e = self.e(id);
         (e.timer, e.deadline) = (Some((deadline, order)), deadline);
+        if e.is_common && self.first_common() == Some(id) {
+            self.await_common(deadline);
+        }
     }
 
     /// Into the list of its fd. `false`: edge-triggered and not, on one fd.
@@ -232,6 +276,9 @@ impl Model {
         let e = self.e(id);
         let (Some(port), what) = (e.port, e.what) else { return true };
         let edge = what.contains(What::ET) && self.has_edges;
+        if port == SIGNAL && !self.libevent && self.watches[usize::from(port)].events.is_empty() {
+            self.raised = 0;
+        }
         let before = self.interest(port);
         let watch = &mut self.watches[usize::from(port)];
         if watch.events.is_empty() {
@@ -245,6 +292,27 @@ impl Model {
         }
         self.e(id).inserted = true;
         true
+    }
+
+    /// The event whose common timeout is over first.
+    fn first_common(&self) -> Option<usize> {
+        let timed = |(id, e): (usize, &Option<Event>)| {
+            e.as_ref().filter(|e| e.is_common).and_then(|e| e.timer).map(|timer| (timer, id))
+        };
+        self.events.iter().enumerate().filter_map(timed).min().map(|first| first.1)
+    }
+
+    /// One timer stands for all of a common timeout.
+    fn await_common(&mut self, deadline: u64) {
+        let id = self.own(Own::Common);
+        if self.e(id).active {
+            self.deactivate(id);
+        }
+        self.set_timer(id, deadline);
+    }
+
+    fn own(&self, own: Own) -> usize {
+        self.events.iter().position(|e| e.as_ref().is_some_and(|e| e.own == Some(own))).unwrap()
     }
 
     fn interest(&self, port: u8) -> What {
@@ -285,15 +353,22 @@ impl Model {
         e.active = false;
         let priority = e.priority;
         self.queues[priority].retain(|entry| entry.event != id);
+        if self.current == Some(id) {
+            self.calls_left = 0;
+        }
     }
 
     fn activate(&mut self, id: usize, res: What, batch: Option<(usize, usize)>) {
+        self.activate_times(id, res, 1, batch);
+    }
+
+    fn activate_times(&mut self, id: usize, res: What, calls: u32, batch: Option<(usize, usize)>) {
         let e = self.e(id);
         if e.active {
             e.res |= res;
             return;
         }
-        (e.active, e.res) = (true, res);
+        (e.active, e.res, e.calls) = (true, res, calls);
         let priority = e.priority;
         self.queues[priority].push(Entry { event: id, batch });
         if self.current.is_some() && priority < self.running_priority {
@@ -308,6 +383,7 @@ impl Model {
         | Act::Del(id)
         | Act::RemoveTimer(id)
         | Act::Activate(id, _)
+        | Act::ActivateTimes(id, _)
         | Act::SetPriority(id, _)
         | Act::Free(id)) = act
         else {
@@ -326,8 +402,17 @@ impl Model {
             Act::Del(_) => self.del(id),
             // In libevent the interval is kept if no timeout is pending at the moment.
             Act::RemoveTimer(_) if self.libevent && self.e(id).timer.is_none() => {}
-            Act::RemoveTimer(_) => (self.e(id).timer, self.e(id).interval) = (None, 0),
+            Act::RemoveTimer(_) => {
+                let libevent = self.libevent;
+                let e = self.e(id);
+                (e.timer, e.interval) = (None, 0);
+                if libevent && e.port == Some(SIGNAL) {
+                    // There the number of calls is where other events have their interval.
+                    e.calls = 0;
+                }
+            }
             Act::Activate(_, what) => self.activate(id, What::from_bits_retain(what), None),
+            Act::ActivateTimes(_, times) => self.activate_times(id, What::SIGNAL, times, None),
             Act::SetPriority(_, priority) => {
                 if usize::from(priority) >= self.queues.len() || self.e(id).active {
                     return Outcome::Refused;
@@ -342,13 +427,17 @@ impl Model {
     fn act_on_base(&mut self, act: Act) -> Outcome {
         match act {
             Act::ActiveByFd(port, what) => self.active_by_fd(port, What::from_bits_retain(what)),
+            Act::ActiveBySignal => self.signal_came(1, None),
+            // Nobody who asks for it: it is ignored.
+            Act::Raise(_) if self.watches[usize::from(SIGNAL)].events.is_empty() => {}
+            Act::Raise(times) => self.raised += times,
             Act::Advance(by) => self.clock += by * MS,
             Act::UpdateTime => self.now = self.clock,
             Act::Break => self.stop = true,
             Act::Continue => self.again = self.running,
             Act::Exit(after) => {
                 let mut exit = self.event(None, What::empty());
-                exit.exit = true;
+                exit.own = Some(Own::Exit);
                 self.events.push(Some(exit));
                 let id = self.events.len() - 1;
                 match after {
@@ -359,6 +448,20 @@ impl Model {
             act => return self.act_on_wire(act),
         }
         Outcome::Done
+    }
+
+    /// The events of the signal become active, newest first.
+    fn signal_came(&mut self, times: u32, batch: Option<(usize, usize)>) {
+        for id in self.watches[usize::from(SIGNAL)].events.clone() {
+            let adds_up = !self.libevent;
+            let e = self.e(id);
+            if e.active && adds_up {
+                // While only its timeout is over, that is no call of its own.
+                let before = if e.res == What::TIMEOUT { 0 } else { e.calls };
+                e.calls = before + times;
+            }
+            self.activate_times(id, What::SIGNAL, times, batch);
+        }
     }
 
     fn active_by_fd(&mut self, port: u8, what: What) {
@@ -434,7 +537,7 @@ impl Model {
 fn pending(e: &Event) -> What {
     let mut what = What::empty();
     if e.inserted {
-        what |= e.what & What::IO;
+        what |= e.what & (What::IO | What::SIGNAL);
     }
     if e.active {
         what |= e.res;

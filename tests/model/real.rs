@@ -1,6 +1,6 @@
 //! The client's base, doing what a sequence says, and writing down what it sees.
 
-use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, Setup};
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, SIGNAL, Setup};
 use crate::wires::{Fds, wire};
 use evd::base::Clock;
 use evd_client::{
@@ -56,12 +56,16 @@ pub enum Seen {
         got_exit: bool,
         /// How many events are active, of the whole base.
         all_active: usize,
+        /// Whether callbacks of libevent's own are active: the one that reads which signals came, and that of the common timeout.
+        own: [bool; 2],
     },
     Did(Outcome),
     Looped {
         ended: Ended,
         /// libevent does not say.
         callbacks: Option<u64>,
+        /// As in a callback.
+        own: [bool; 2],
     },
     State(Vec<EventState>, BaseState),
 }
@@ -281,7 +285,8 @@ impl Real {
                 }
                 let looped = self.base.loop_(flags).unwrap();
                 assert_eq!(looped.code(), i32::from(looped.ended == Ended::Empty));
-                let seen = Seen::Looped { ended: looped.ended, callbacks: Some(looped.callbacks) };
+                let seen =
+                    Seen::Looped { ended: looped.ended, callbacks: Some(looped.callbacks), own: [false; 2] };
                 self.world.borrow_mut().seen.push(seen);
             }
         }
@@ -301,6 +306,11 @@ impl Real {
     ) {
         let world = Rc::downgrade(&self.world);
         let any = match port {
+            Some(SIGNAL) => {
+                let signo = self.world.borrow().fds.borrow().signal.0;
+                let run = move |e: &Event<NoFd>, what| called(&world, number, &script, e, what);
+                Any::NoFd(Event::signal_with(&self.base, signo, what & What::PERSIST, run).unwrap())
+            }
             Some(port) => {
                 let source = Number(self.world.borrow().fds.borrow().number(port));
                 let run = move |e: &Event<Number>, what| called(&world, number, &script, e, what);
@@ -346,7 +356,16 @@ fn called<F: 'static>(
     let (pending, left) = (event.pending(What::all()), event.time_left().map(nanos));
     let now = nanos(world.base.time());
     let (got_exit, all_active) = (world.base.got_exit(), world.base.num_events(Counted::ACTIVE));
-    world.seen.push(Seen::Call { event: number, what, pending, left, now, got_exit, all_active });
+    world.seen.push(Seen::Call {
+        event: number,
+        what,
+        pending,
+        left,
+        now,
+        got_exit,
+        all_active,
+        own: [false; 2],
+    });
     for act in script.iter().flatten() {
         let outcome = world.act_in(*act, number, event);
         world.seen.push(Seen::Did(outcome));
@@ -377,6 +396,7 @@ impl World {
             | Act::Del(_)
             | Act::RemoveTimer(_)
             | Act::Activate(..)
+            | Act::ActivateTimes(..)
             | Act::SetPriority(..)
             | Act::Free(_) => {
                 drop(fds);
@@ -386,6 +406,8 @@ impl World {
                 let number = fds.number(port);
                 self.base.active_by_fd(number, What::from_bits_retain(what));
             }
+            Act::ActiveBySignal => self.base.active_by_signal(fds.signal.0),
+            Act::Raise(times) => fds.signal.raise(times),
             Act::Write(port, n) => fds.write(port, n),
             Act::Read(port, n) => return Outcome::Bytes(fds.read(port, n)),
             Act::Fill(port) => fds.fill(port),
@@ -416,6 +438,7 @@ impl World {
         | Act::Del(number)
         | Act::RemoveTimer(number)
         | Act::Activate(number, _)
+        | Act::ActivateTimes(number, _)
         | Act::SetPriority(number, _)
         | Act::Free(number)) = act
         else {
@@ -427,6 +450,7 @@ impl World {
             Act::Del(_) => outcome(each!(any, e => e.del())),
             Act::RemoveTimer(_) => outcome(each!(any, e => e.remove_timer())),
             Act::Activate(_, what) => outcome(each!(any, e => e.active(What::from_bits_retain(what)))),
+            Act::ActivateTimes(_, times) => outcome(each!(any, e => e.active_times(What::SIGNAL, times))),
             Act::SetPriority(_, p) => outcome(each!(any, e => e.set_priority(usize::from(p)))),
             _ => {
                 self.events[usize::from(number)] = None;

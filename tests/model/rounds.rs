@@ -1,11 +1,18 @@
 //! The model's loop: what a wait finds, and what runs then.
 
-use super::{Check, Entry, Event, Model, pending};
-use crate::ops::{EVENTS, GUARD, MS, PORTS};
+use super::{Check, Entry, Event, Model, Own, pending};
+use crate::ops::{Act, EVENTS, GUARD, MS, PORTS, SIGNAL};
 use crate::real::{FAR, MOST_CALLS, Seen};
 use crate::wires::{Wire, wire};
 use evd_client::{Ended, LoopFlags};
 use evd_proto::What;
+
+/// What a queue ran.
+#[derive(Default)]
+struct Ran {
+    events: u64,
+    callbacks: u64,
+}
 
 impl Model {
     pub(super) fn run_loop(&mut self, flags: LoopFlags) -> Check<(Ended, Option<u64>)> {
@@ -21,20 +28,21 @@ impl Model {
             if self.stop {
                 break Ended::Break;
             }
-            let is_idle = |e: &Event| !e.inserted && !e.active && e.timer.is_none();
+            let is_idle = |e: &Event| !e.inserted && !e.active && (e.timer.is_none() || e.is_libevents());
             let empty = self.events.iter().flatten().all(is_idle);
             if empty && !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) {
                 break Ended::Empty;
             }
             self.turn(!flags.contains(LoopFlags::NONBLOCK))?;
-            let Some(priority) = self.queues.iter().position(|q| !q.is_empty()) else {
+            if self.queues.iter().all(Vec::is_empty) {
                 if flags.contains(LoopFlags::NONBLOCK) {
                     break Ended::Done;
                 }
                 continue;
-            };
-            callbacks += self.process(priority)?;
-            if flags.contains(LoopFlags::ONCE) && self.queues.iter().all(Vec::is_empty) {
+            }
+            let ran = self.process_active()?;
+            callbacks += ran.callbacks;
+            if flags.contains(LoopFlags::ONCE) && self.queues.iter().all(Vec::is_empty) && ran.events > 0 {
                 break match (self.exit, self.stop) {
                     (true, _) => Ended::Exit,
                     (_, true) => Ended::Break,
@@ -66,6 +74,7 @@ impl Model {
         for port in 0..PORTS {
             self.look_at(port, batch, &active, synced || self.local)?;
         }
+        self.look_at_signal(batch);
         if watched {
             let model = self.events.iter().enumerate().take(usize::from(EVENTS) + 1);
             let of =
@@ -73,7 +82,11 @@ impl Model {
             expect!("active after a wait", model.filter_map(of).collect::<Vec<_>>(), active);
         }
         let due = |(id, e): (usize, &Option<Event>)| {
-            e.as_ref().and_then(|e| e.timer).filter(|t| t.0 <= self.now).map(|t| (t, id))
+            e.as_ref()
+                .filter(|e| !e.is_common)
+                .and_then(|e| e.timer)
+                .filter(|t| t.0 <= self.now)
+                .map(|t| (t, id))
         };
         let mut due: Vec<_> = self.events.iter().enumerate().filter_map(due).collect();
         due.sort_unstable();
@@ -81,7 +94,7 @@ impl Model {
             // Before an event is told that its time is over, its fd is looked at here if evd has not reported it.
             let batch = self.new_batch();
             for port in due.iter().filter_map(|(_, id)| self.events[*id].as_ref()?.port).collect::<Vec<_>>() {
-                if !self.watches[usize::from(port)].edge {
+                if port != SIGNAL && !self.watches[usize::from(port)].edge {
                     self.fire(port, self.ready(port), What::empty(), batch);
                 }
             }
@@ -103,6 +116,7 @@ impl Model {
             // libevent's heap keeps those of the same time in no certain order.
             let batch = self.libevent.then_some((last.1, id));
             self.activate(id, What::TIMEOUT, batch);
+            self.e(id).calls = self.e(id).calls.max(1);
         }
         Ok(())
     }
@@ -113,7 +127,8 @@ impl Model {
             return Err("the loop did not wait once more".to_owned());
         };
         let idle = self.queues.iter().all(Vec::is_empty);
-        let first = self.events.iter().flatten().filter_map(|e| e.timer).map(|t| t.0).min();
+        let first =
+            self.events.iter().flatten().filter(|e| !e.is_common).filter_map(|e| e.timer).map(|t| t.0).min();
         let model = match (may_wait && idle, first) {
             (false, _) => Some(0),
             // libevent reckons from the time that it took before the callbacks, and its poll sleeps no longer than it can say in milliseconds.
@@ -139,6 +154,20 @@ impl Model {
             self.clock += seen.unwrap_or(0);
         }
         Ok(synced)
+    }
+
+    /// Signals that came: the client reads them behind what evd has not told it, and libevent in a callback of its own.
+    fn look_at_signal(&mut self, batch: usize) {
+        if self.raised == 0 {
+            return;
+        }
+        let batch = Some((batch, usize::MAX));
+        if self.libevent {
+            self.activate(self.own(Own::Signals), What::READ, batch);
+        } else {
+            let raised = std::mem::take(&mut self.raised);
+            self.signal_came(raised, batch.filter(|_| !self.local));
+        }
     }
 
     pub(super) fn new_batch(&mut self) -> usize {
@@ -208,44 +237,76 @@ impl Model {
         }
     }
 
-    /// Runs a queue.
-    fn process(&mut self, priority: usize) -> Check<u64> {
-        self.running_priority = priority;
-        let limited = priority >= self.setup.limited_from;
-        let most = self.setup.most_calls.filter(|_| limited).unwrap_or(u64::MAX);
-        let until = self.setup.most_time.filter(|_| limited).map(|t| self.now + t * MS);
-        let mut ran = 0;
-        while !self.queues[priority].is_empty() {
-            self.run_next(priority)?;
-            ran += 1;
-            if self.stop || ran >= most {
-                break;
+    /// Runs the most urgent queue; behind one in which nothing but libevent's own ran the next one.
+    fn process_active(&mut self) -> Check<Ran> {
+        let mut ran = Ran::default();
+        for priority in 0..self.queues.len() {
+            if !self.queues[priority].is_empty() {
+                ran = self.process(priority)?;
             }
-            if until.is_some() {
-                self.now = self.clock;
-            }
-            if self.again || until.is_some_and(|until| self.now >= until) {
+            if ran.events > 0 {
                 break;
             }
         }
         Ok(ran)
     }
 
-    fn run_next(&mut self, priority: usize) -> Check {
-        if let Some(exit) = self.next_exit(priority) {
-            self.take(priority, exit)?;
-            self.free(exit);
-            self.exit = true;
-            return Ok(());
+    fn process(&mut self, priority: usize) -> Check<Ran> {
+        self.running_priority = priority;
+        let limited = priority >= self.setup.limited_from;
+        let most = self.setup.most_calls.filter(|_| limited).unwrap_or(u64::MAX);
+        let until = self.setup.most_time.filter(|_| limited).map(|t| self.now + t * MS);
+        let mut ran = Ran::default();
+        while !self.queues[priority].is_empty() {
+            let next = self.run_next(priority)?;
+            ran = Ran { events: ran.events + next.events, callbacks: ran.callbacks + next.callbacks };
+            if self.stop || ran.events >= most {
+                break;
+            }
+            if let Some(until) = until.filter(|_| ran.events > 0) {
+                self.now = self.clock;
+                if self.now >= until {
+                    break;
+                }
+            }
+            if self.again {
+                break;
+            }
         }
-        let first = self.queues[priority][0].event;
-        let Some(Seen::Call { event, what, pending: seen_pending, left, now, got_exit, all_active }) =
-            self.seen.pop_front()
-        else {
+        Ok(ran)
+    }
+
+    fn run_next(&mut self, priority: usize) -> Check<Ran> {
+        if let Some(unseen) = self.next_unseen(priority) {
+            return self.run_unseen(priority, unseen);
+        }
+        let Some(Seen::Call { event, what, .. }) = self.seen.front() else {
+            let first = self.queues[priority][0].event;
             return Err(format!("event {first}, or another of its queue, is not called"));
         };
-        let id = usize::from(event);
+        let (id, seen) = (usize::from(*event), *what);
         self.take(priority, id)?;
+        let res = self.begin(id);
+        expect!(format!("event {id} is called with"), res, seen);
+        let mut ran = Ran { events: 1, callbacks: 0 };
+        self.calls_left = if self.e(id).port == Some(SIGNAL) { self.e(id).calls } else { 1 };
+        self.current = Some(id);
+        let script = self.e(id).script;
+        while self.calls_left > 0 && (ran.callbacks == 0 || !self.stop) {
+            self.calls_left -= 1;
+            if let (true, true, Some(e)) = (self.libevent, ran.callbacks > 0, self.events[id].as_mut()) {
+                // Nobody but its callback knows how often it was called.
+                e.count += 1;
+            }
+            self.call(id, res, &script)?;
+            ran.callbacks += 1;
+        }
+        self.current = None;
+        Ok(ran)
+    }
+
+    /// What is done with an event before its callback. Returns what that gets.
+    fn begin(&mut self, id: usize) -> What {
         let e = self.e(id);
         let (persist, interval, res) = (e.what.contains(What::PERSIST), e.interval, e.res);
         e.count += 1;
@@ -255,25 +316,75 @@ impl Model {
         } else if interval > 0 {
             self.restart(id);
         }
-        let model = self.events[id].clone().unwrap();
+        res
+    }
+
+    fn call(&mut self, id: usize, res: What, script: &[Option<Act>; 2]) -> Check {
+        let Some(Seen::Call { event, what, pending: seen_pending, left, now, got_exit, all_active, .. }) =
+            self.seen.pop_front()
+        else {
+            return Err(format!("event {id} is not called once more"));
+        };
+        expect!("which is called", id, usize::from(event));
         expect!(format!("event {id} is called with"), res, what);
+        let model = self.e(id).clone();
         expect!(format!("pending in the callback of event {id}"), pending(&model), seen_pending);
         expect!(format!("time left in the callback of event {id}"), self.left(&model), left);
         expect!(format!("the time in the callback of event {id}"), self.now, now);
         expect!(format!("got_exit in the callback of event {id}"), self.exit, got_exit);
         expect!(format!("active events in the callback of event {id}"), self.all_active(), all_active);
-        self.current = Some(id);
-        for act in model.script.iter().flatten() {
+        for act in script.iter().flatten() {
             let outcome = self.act(*act);
             let name = format!("the result of {act:?} in the callback of event {id}");
             expect!(name, Some(Seen::Did(outcome)), self.seen.pop_front());
         }
-        self.current = None;
         self.calls += 1;
         if self.calls >= MOST_CALLS {
             self.stop = true;
         }
         Ok(())
+    }
+
+    /// Runs what has no callback that is seen.
+    fn run_unseen(&mut self, priority: usize, id: usize) -> Check<Ran> {
+        self.take(priority, id)?;
+        match self.e(id).own {
+            Some(Own::Exit) => {
+                self.free(id);
+                self.exit = true;
+                return Ok(Ran { events: 1, callbacks: 1 });
+            }
+            Some(Own::Signals) => {
+                self.e(id).active = false;
+                let raised = std::mem::take(&mut self.raised);
+                self.signal_came(raised, None);
+            }
+            Some(Own::Common) => {
+                self.e(id).active = false;
+                while let Some(first) = self.first_common() {
+                    let deadline = self.e(first).deadline;
+                    if deadline > self.now {
+                        self.await_common(deadline);
+                        break;
+                    }
+                    self.e(first).timer = None;
+                    self.remove(first);
+                    if self.e(first).active {
+                        self.deactivate(first);
+                    }
+                    self.activate(first, What::TIMEOUT, None);
+                }
+            }
+            // A signal's event that was made active for no call.
+            None => {
+                self.begin(id);
+                if self.libevent {
+                    self.e(id).count -= 1;
+                }
+                return Ok(Ran { events: 1, callbacks: 0 });
+            }
+        }
+        Ok(Ran::default())
     }
 
     /// A persistent event with a timeout is added again before its callback. Missed ones are not made up for.
@@ -288,20 +399,33 @@ impl Model {
         self.set_timer(id, next);
     }
 
-    /// The `loopexit` that runs now. Nobody sees it run, but that it is not active any more in the callback behind it.
-    fn next_exit(&self, priority: usize) -> Option<usize> {
+    /// What runs now without being seen. The callback behind it finds that it is not active any more.
+    fn next_unseen(&self, priority: usize) -> Option<usize> {
         let queue = &self.queues[priority];
-        let is_next = |at: &usize| self.may_be_next(queue, *at);
-        let at = |found: &dyn Fn(usize) -> bool| queue.iter().position(|entry| found(entry.event));
-        let exit = at(&|event| self.events[event].as_ref().unwrap().exit).filter(is_next)?;
-        let call = match self.seen.front() {
-            Some(Seen::Call { event, all_active, .. }) => Some((usize::from(*event), *all_active)),
-            _ => None,
+        let e = |at: usize| self.events[queue[at].event].as_ref().unwrap();
+        let is_unseen = |at: &usize| {
+            let e = e(*at);
+            self.may_be_next(queue, *at) && (e.own.is_some() || e.port == Some(SIGNAL) && e.calls == 0)
         };
-        let is_later = |(event, all_active)| {
-            all_active + 1 == self.all_active() && at(&|other| other == event).filter(is_next).is_some()
+        let unseen: Vec<usize> = (0..queue.len()).filter(is_unseen).collect();
+        let (call, own) = match self.seen.front() {
+            Some(Seen::Call { event, all_active, own, .. }) => {
+                (Some((usize::from(*event), *all_active)), own)
+            }
+            Some(Seen::Looped { own, .. }) => (None, own),
+            _ => return unseen.first().map(|at| queue[*at].event),
         };
-        (!call.is_some_and(is_later)).then_some(queue[exit].event)
+        let at = call.and_then(|(event, _)| queue.iter().position(|entry| entry.event == event));
+        let is_next = call.is_none() || at.is_some_and(|at| self.may_be_next(queue, at));
+        for (own, seen) in [Own::Signals, Own::Common].into_iter().zip(*own) {
+            let at = unseen.iter().find(|at| e(**at).own == Some(own));
+            if let (Some(at), false) = (at, seen && is_next) {
+                return Some(queue[*at].event);
+            }
+        }
+        let others = unseen.iter().find(|at| !e(**at).is_libevents())?;
+        let is_now = !is_next || call.is_none_or(|(_, all_active)| all_active + 1 != self.all_active());
+        is_now.then_some(queue[*others].event)
     }
 
     /// Whether an entry of a queue is the first, or may be.

@@ -1,7 +1,7 @@
 //! Running sequences, many or one, and making one that fails as short as it gets.
 
 use crate::libevent::Library;
-use crate::ops::{Op, Sequence, Setup};
+use crate::ops::{Op, SIGNAL, Sequence, Setup};
 use crate::plain::Model;
 use crate::random::{number, shorten};
 use crate::real::{Real, Seen, Setting};
@@ -117,6 +117,7 @@ fn shrink(mut sequence: Sequence, fails: impl Fn(&Sequence) -> bool) -> Sequence
         let others = [
             plain(|s| (s.most_calls, s.most_time) = (None, None)),
             plain(|s| s.common = None),
+            plain(|s| s.signals = false),
             plain(|s| s.priorities = 1),
             plain(|s| s.watched = false),
             plain(|s| s.lazy = false),
@@ -140,7 +141,13 @@ fn easier(op: Op) -> Vec<Op> {
             Op::New { event, port, what, priority, script: [script[0], None] },
             Op::New { event, port, what, priority, script: [script[1], None] },
             Op::New { event, port, what, priority: None, script },
-            Op::New { event, port: port.map(|_| 0), what, priority, script },
+            Op::New {
+                event,
+                port: port.map(|port| if port == SIGNAL { port } else { 0 }),
+                what,
+                priority,
+                script,
+            },
         ],
         Op::Loop(flags) if flags != 3 => vec![Op::Loop(3)],
         _ => Vec::new(),

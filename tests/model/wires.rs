@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::{Condvar, Mutex};
 
 const WIRES: usize = 4;
 /// What a pipe holds.
@@ -81,7 +82,45 @@ pub struct Fds {
     near: Vec<File>,
     far: Vec<Option<Far>>,
     pub wires: [Wire; WIRES],
+    pub signal: Signal,
     scratch: Vec<u8>,
+}
+
+/// A signal that no other test uses meanwhile: they are all of one process.
+pub struct Signal(pub i32);
+
+/// The signals that are taken.
+static TAKEN: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+static GIVEN_BACK: Condvar = Condvar::new();
+
+impl Signal {
+    fn take() -> Signal {
+        let mut taken = TAKEN.lock().unwrap();
+        loop {
+            if let Some(signo) = (libc::SIGRTMIN()..=libc::SIGRTMAX()).find(|s| !taken.contains(s)) {
+                taken.push(signo);
+                // When nobody asks for it, it does nothing.
+                // SAFETY: SIG_IGN runs no code.
+                unsafe { libc::signal(signo, libc::SIG_IGN) };
+                return Signal(signo);
+            }
+            taken = GIVEN_BACK.wait(taken).unwrap();
+        }
+    }
+
+    pub fn raise(&self, times: u32) {
+        for _ in 0..times {
+            // SAFETY: it is ignored, or a base has its handler.
+            assert_eq!(unsafe { libc::raise(self.0) }, 0);
+        }
+    }
+}
+
+impl Drop for Signal {
+    fn drop(&mut self) {
+        TAKEN.lock().unwrap().retain(|s| *s != self.0);
+        GIVEN_BACK.notify_one();
+    }
 }
 
 fn open(wire: usize) -> (OwnedFd, Far) {
@@ -112,6 +151,7 @@ impl Fds {
             near: near.into_iter().map(File::from).collect(),
             far: far.drain(..).map(Some).collect(),
             wires: [Wire::default(); WIRES],
+            signal: Signal::take(),
             scratch: vec![0; PIPE],
         }
     }
