@@ -58,9 +58,9 @@ fn remote(method: &'static str) -> Setting {
 }
 
 /// libevent's own base, if it is installed.
-fn libevent(method: &'static str) -> Option<Setting> {
+fn libevent(as_here: Setting) -> Option<Setting> {
     match libevent::program() {
-        Ok(_) => Some(Setting { libevent: true, ..local(method) }),
+        Ok(_) => Some(Setting { libevent: true, ..as_here }),
         Err(package) => {
             println!("skipped: needs {package}");
             None
@@ -72,7 +72,7 @@ fn libevent(method: &'static str) -> Option<Setting> {
 fn replays(setup: Setup, ops: &[Op]) {
     run::replay(&changelist(), setup, ops);
     if libevent::program().is_ok() {
-        run::replay(&libevent("epoll").unwrap(), setup, ops);
+        run::replay(&libevent(local("epoll")).unwrap(), setup, ops);
     }
     for method in ["epoll", "poll", "select"] {
         run::replay(&local(method), setup, ops);
@@ -133,21 +133,28 @@ fn remote_select() {
 
 #[test]
 fn libevent_epoll() {
-    if let Some(libevent) = libevent("epoll") {
+    if let Some(libevent) = libevent(local("epoll")) {
         run::random(&libevent, 0, 10_000);
     }
 }
 
 #[test]
+fn libevent_epoll_with_changelist() {
+    if let Some(libevent) = libevent(changelist()) {
+        run::random(&libevent, 0, 2_000);
+    }
+}
+
+#[test]
 fn libevent_poll() {
-    if let Some(libevent) = libevent("poll") {
+    if let Some(libevent) = libevent(local("poll")) {
         run::random(&libevent, 0, 2_000);
     }
 }
 
 #[test]
 fn libevent_select() {
-    if let Some(libevent) = libevent("select") {
+    if let Some(libevent) = libevent(local("select")) {
         run::random(&libevent, 0, 2_000);
     }
 }

@@ -420,7 +420,7 @@ static void start(void)
 		exit(2);
 	int priorities = number(), most_calls = number();
 	long long most_time = number();
-	int limited_from = number();
+	int limited_from = number(), changelist = number();
 	common_ms = number();
 	now = START;
 	struct event_config *config = event_config_new();
@@ -428,6 +428,8 @@ static void start(void)
 		if (strcmp(*other, method) != 0)
 			event_config_avoid_method(config, *other);
 	event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV | EVENT_BASE_FLAG_PRECISE_TIMER);
+	if (changelist)
+		event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
 	struct timeval time = tv(most_time * MS);
 	if (most_calls >= 0 || most_time >= 0)
 		event_config_set_max_dispatch_interval(config, most_time < 0 ? NULL : &time, most_calls, limited_from);

@@ -1,7 +1,7 @@
 //! libevent itself, doing what a sequence says: a program in C on the library that is installed (`libevent.c`).
 
 use crate::ops::{Act, Op, Sequence, Setup};
-use crate::real::{BaseState, EventState, Outcome, Seen};
+use crate::real::{BaseState, EventState, Outcome, Seen, Setting};
 use evd_client::Ended;
 use evd_proto::What;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 /// libevent at work, one sequence after the other.
 pub struct Library {
-    method: &'static str,
+    setting: Setting,
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
@@ -52,14 +52,14 @@ fn build() -> Result<PathBuf, &'static str> {
 }
 
 impl Library {
-    /// For bases with this method.
-    pub fn start(method: &'static str) -> Library {
+    /// For the bases of this setting.
+    pub fn start(setting: &Setting) -> Library {
         let mut command = Command::new(program().unwrap());
         // Where a method tells edges from levels libevent says no to both on one fd only when it debugs, and evd always.
-        command.args((method == "epoll").then_some("debug"));
+        command.args((setting.method == "epoll").then_some("debug"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Library { method, child, to, from }
+        Library { setting: setting.clone(), child, to, from }
     }
 
     /// What was seen of each operation of a sequence.
@@ -69,13 +69,13 @@ impl Library {
             // It has ended in the middle, as libevent does when it finds itself in a state that must not be.
             let _ = self.child.kill();
             let status = self.child.wait().unwrap();
-            *self = Library::start(self.method);
+            *self = Library::start(&self.setting.clone());
             format!("libevent has ended, {status}: {e}")
         })
     }
 
     fn try_run(&mut self, sequence: &Sequence) -> std::io::Result<Vec<Vec<Seen>>> {
-        let mut text = start(self.method, &sequence.setup);
+        let mut text = start(&self.setting, &sequence.setup);
         for op in &sequence.ops {
             text += &words(op);
         }
@@ -109,10 +109,15 @@ impl Drop for Library {
     }
 }
 
-fn start(method: &str, setup: &Setup) -> String {
+fn start(setting: &Setting, setup: &Setup) -> String {
     let calls = setup.most_calls.map_or(-1, |n| n as i64);
     let Setup { priorities, limited_from, .. } = setup;
-    format!("s {method} {priorities} {calls} {} {limited_from} {}\n", ms(setup.most_time), ms(setup.common))
+    let (method, changelist) = (setting.method, u8::from(setting.changelist));
+    format!(
+        "s {method} {priorities} {calls} {} {limited_from} {changelist} {}\n",
+        ms(setup.most_time),
+        ms(setup.common)
+    )
 }
 
 fn ms(ms: Option<u64>) -> i64 {

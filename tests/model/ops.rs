@@ -116,6 +116,19 @@ impl Sequence {
     }
 }
 
+impl Sequence {
+    /// The same with level-triggered events only.
+    pub fn without_edges(&self) -> Sequence {
+        let mut other = self.clone();
+        for op in &mut other.ops {
+            if let Op::New { what, .. } = op {
+                *what &= !What::ET.bits();
+            }
+        }
+        other
+    }
+}
+
 fn setup(random: &mut Random) -> Setup {
     let limited = random.one_in(4);
     Setup {
