@@ -175,7 +175,10 @@ impl State {
         let slot = self.slot_mut(id);
         slot.call = call;
         slot.bits |= Bits::FINALIZING;
+        // What it was last active with is over.
+        slot.res = What::empty();
         self.queues.push(&mut self.events, id);
+        self.look_at_priority(id);
         None
     }
 
@@ -211,7 +214,7 @@ impl State {
     pub fn activate_by_hand(&mut self, id: u32, res: What, calls: u32) {
         let slot = self.slot_mut(id);
         let signal = matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_));
-        if signal && slot.is(Bits::ACTIVE) {
+        if signal && slot.is(Bits::ACTIVE) && !slot.is(Bits::FINALIZING) {
             slot.res |= res;
         } else {
             self.activate(id, res, calls);

@@ -24,7 +24,7 @@
 
 enum { SIGNAL_PORT = 5 };
 enum { EVENTS = 6, GUARD = EVENTS, PORTS = 5, WIRES = 4, MOST_CALLS = 40, MOST_BYTES = 20, PIPE = 65536 };
-enum { ADD, DEL, REMOVE_TIMER, ACTIVATE, SET_PRIORITY, FREE, ACTIVE_BY_FD, WRITE, READ, FILL, DRAIN, HALF_CLOSE, CLOSE, REOPEN, ADVANCE, UPDATE_TIME, BREAK, EXIT, CONTINUE, ACTIVATE_TIMES, ACTIVE_BY_SIGNAL, RAISE };
+enum { ADD, DEL, REMOVE_TIMER, ACTIVATE, SET_PRIORITY, FREE, ACTIVE_BY_FD, WRITE, READ, FILL, DRAIN, HALF_CLOSE, CLOSE, REOPEN, ADVANCE, UPDATE_TIME, BREAK, EXIT, CONTINUE, ACTIVATE_TIMES, ACTIVE_BY_SIGNAL, RAISE, FINALIZE };
 enum { SOCKET, READ_END, WRITE_END };
 
 #define NS 1000000000ULL
@@ -32,7 +32,7 @@ enum { SOCKET, READ_END, WRITE_END };
 #define START NS
 
 struct act { int code, of; long long with; };
-struct slot { struct event *event; int port; struct act script[2]; long long count; };
+struct slot { struct event *event; int port; struct act script[2]; long long count; int finalizing; };
 struct wire { int far, unread, full, half_closed, closed; };
 
 static struct event_base *base;
@@ -43,7 +43,7 @@ static char scratch[PIPE];
 static const struct timeval *common;
 static unsigned long long now;
 static long long common_ms, timer;
-static int waits, calls, waited;
+static int waits, calls, waited, ending;
 
 static void fail(const char *what)
 {
@@ -68,7 +68,7 @@ static void did_wait(void)
 	for (int i = 0; i <= GUARD; i++) {
 		struct event *event = slots[i].event;
 		if (event && event->ev_evcallback.evcb_flags & EVLIST_ACTIVE)
-			printf(" %d %d", i, event->ev_res);
+			printf(" %d %d", i, slots[i].finalizing ? 0 : event->ev_res);
 	}
 	printf("\n");
 }
@@ -233,6 +233,8 @@ static struct timeval *timeout(long long ms, struct timeval *to)
 	return to;
 }
 
+static void finalized(struct event *event, void *arg);
+
 static int act_on_event(struct act act)
 {
 	struct slot *slot = &slots[act.of];
@@ -251,6 +253,9 @@ static int act_on_event(struct act act)
 	case ACTIVATE_TIMES:
 		event_active(event, EV_SIGNAL, act.with);
 		return 0;
+	case FINALIZE:
+		slot->finalizing = 1;
+		return event_finalize(0, event, finalized);
 	case SET_PRIORITY:
 		return event_priority_set(event, act.with);
 	default:
@@ -313,7 +318,7 @@ static int act_on_rest(struct act act)
 
 static int is_of_event(struct act act)
 {
-	return act.code <= FREE || act.code == ACTIVATE_TIMES;
+	return act.code <= FREE || act.code == ACTIVATE_TIMES || act.code == FINALIZE;
 }
 
 static void act(struct act act)
@@ -322,7 +327,7 @@ static void act(struct act act)
 		return;
 	if (act.code == READ)
 		printf("D 3 %d\n", read_from(act.of, act.with));
-	else if (is_of_event(act) && !slots[act.of].event)
+	else if (is_of_event(act) && (!slots[act.of].event || (act.code == FREE && slots[act.of].finalizing)))
 		printf("D 2 0\n");
 	else
 		printf("D %d 0\n", (is_of_event(act) ? act_on_event(act) : act_on_rest(act)) < 0);
@@ -352,22 +357,42 @@ static int find_own(const struct event_base *of, const struct event *event, void
 	return 0;
 }
 
+static void say_called(struct slot *slot, int what, int pending, long long left)
+{
+	struct timeval cached;
+	event_base_gettimeofday_cached(base, &cached);
+	unsigned long long time = cached.tv_sec * NS + cached.tv_usec * 1000;
+	int own[2] = { 0, 0 };
+	event_base_foreach_event(base, find_own, own);
+	printf("K %d %d %d %lld %llu %d %d %d %d\n", (int)(slot - slots), what, pending, left, time, event_base_got_exit(base),
+	       event_base_get_num_events(base, EVENT_BASE_COUNT_ACTIVE), own[0], own[1]);
+}
+
 static void called(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	struct slot *slot = arg;
 	struct act script[2];
 	memcpy(script, slot->script, sizeof script);
-	struct timeval cached;
-	event_base_gettimeofday_cached(base, &cached);
-	unsigned long long time = cached.tv_sec * NS + cached.tv_usec * 1000;
 	slot->count++;
-	int own[2] = { 0, 0 };
-	event_base_foreach_event(base, find_own, own);
-	printf("K %d %d %d %lld %llu %d %d %d %d\n", (int)(slot - slots), what, pending(slot->event), left(slot->event), time,
-	       event_base_got_exit(base), event_base_get_num_events(base, EVENT_BASE_COUNT_ACTIVE), own[0], own[1]);
+	say_called(slot, what, pending(slot->event), left(slot->event));
 	act(script[0]);
 	act(script[1]);
+	if (++calls >= MOST_CALLS)
+		event_base_loopbreak(base);
+}
+
+/* As new: that is all that libevent allows of it here. */
+static void finalized(struct event *event, void *arg)
+{
+	if (ending)
+		return;
+	struct slot *slot = arg;
+	slot->finalizing = 0;
+	say_called(slot, EV_FINALIZE, 0, -1);
+	int what = event->ev_events, priority = event->ev_evcallback.evcb_pri;
+	event_assign(event, base, event->ev_fd, what, called, slot);
+	event_priority_set(event, priority);
 	if (++calls >= MOST_CALLS)
 		event_base_loopbreak(base);
 }
@@ -375,6 +400,8 @@ static void called(evutil_socket_t fd, short what, void *arg)
 static void new_event(int number, int port, int what, int priority, const struct act script[2])
 {
 	struct slot *slot = &slots[number];
+	if (slot->finalizing)
+		return;
 	struct event *event = event_new(base, port < 0 ? -1 : port == SIGNAL_PORT ? SIGRTMIN : near[port], what, called, slot);
 	if (!event)
 		fail("event_new");
@@ -450,11 +477,17 @@ static void start(void)
 static void end(void)
 {
 	for (int i = 0; i <= GUARD; i++) {
-		if (slots[i].event)
+		if (slots[i].event && !slots[i].finalizing)
 			event_free(slots[i].event);
+	}
+	ending = 1;
+	event_base_free(base);
+	ending = 0;
+	for (int i = 0; i <= GUARD; i++) {
+		if (slots[i].finalizing)
+			free(slots[i].event);
 		slots[i] = (struct slot){ 0 };
 	}
-	event_base_free(base);
 	for (int port = 0; port < PORTS; port++) {
 		if (port != 2)
 			close_far(port);

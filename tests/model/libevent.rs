@@ -160,6 +160,7 @@ fn number(act: Act) -> String {
         Act::Continue => (18, 0, 0),
         Act::ActivateTimes(event, times) => (19, event, times.into()),
         Act::ActiveBySignal => (20, 0, 0),
+        Act::Finalize(event) => (22, event, 0),
         Act::Raise(times) => (21, 0, times.into()),
     };
     format!("{act} {of} {with}")

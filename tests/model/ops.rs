@@ -60,6 +60,8 @@ pub enum Act {
     ActivateTimes(u8, u32),
     SetPriority(u8, u8),
     Free(u8),
+    /// Until its finalizer has run it is neither freed nor replaced.
+    Finalize(u8),
     ActiveByFd(u8, u8),
     ActiveBySignal,
     /// The signal comes so often.
@@ -243,6 +245,9 @@ impl Maker {
                 4 => return UpdateTime,
                 _ => {}
             }
+        }
+        if self.random.one_in(30) {
+            return Finalize(event);
         }
         if self.setup.signals && self.random.one_in(8) {
             return match self.random.below(8) {

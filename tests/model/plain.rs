@@ -48,6 +48,8 @@ struct Event {
     calls: u32,
     /// In libevent: its timeout is a common one.
     is_common: bool,
+    /// Its finalizer is to run.
+    finalizing: bool,
     /// What no test made.
     own: Option<Own>,
 }
@@ -169,6 +171,8 @@ impl Model {
     pub fn op(&mut self, op: &Op, seen: Vec<Seen>) -> Check {
         self.seen = seen.into();
         match *op {
+            Op::New { event, .. }
+                if self.events[usize::from(event)].as_ref().is_some_and(|e| e.finalizing) => {}
             Op::New { event, port, what, priority, script } => {
                 self.free(usize::from(event));
                 let mut new = self.event(port, What::from_bits_retain(what));
@@ -242,7 +246,7 @@ impl Model {
 
     fn add(&mut self, id: usize, timeout: Option<u64>) -> Outcome {
         let e = self.e(id);
-        if !e.inserted && !e.active && !self.insert(id) {
+        if e.finalizing || !e.inserted && !e.active && !self.insert(id) {
             return Outcome::Refused;
         }
         if let Some(timeout) = timeout {
@@ -332,6 +336,9 @@ impl Model {
     }
 
     fn del(&mut self, id: usize) {
+        if self.e(id).finalizing {
+            return;
+        }
         self.e(id).timer = None;
         // In libevent the timeout of a persistent event comes back with its next activation.
         if !self.libevent {
@@ -364,6 +371,9 @@ impl Model {
 
     fn activate_times(&mut self, id: usize, res: What, calls: u32, batch: Option<(usize, usize)>) {
         let e = self.e(id);
+        if e.finalizing {
+            return;
+        }
         if e.active {
             e.res |= res;
             return;
@@ -385,6 +395,7 @@ impl Model {
         | Act::Activate(id, _)
         | Act::ActivateTimes(id, _)
         | Act::SetPriority(id, _)
+        | Act::Finalize(id)
         | Act::Free(id)) = act
         else {
             return self.act_on_base(act);
@@ -419,6 +430,12 @@ impl Model {
                 }
                 self.e(id).priority = usize::from(priority);
             }
+            Act::Finalize(_) => {
+                self.del(id);
+                self.activate(id, What::empty(), None);
+                self.e(id).finalizing = true;
+            }
+            _ if self.e(id).finalizing => return Outcome::Nothing,
             _ => self.free(id),
         }
         Outcome::Done

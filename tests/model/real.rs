@@ -22,6 +22,9 @@ pub const MOST_CALLS: u32 = 40;
 pub const FAR: u64 = 1 << 60;
 pub const START: u64 = 1_000_000_000;
 
+/// What a finalizer is called with, here: libevent's EV_FINALIZE.
+pub const FINALIZE: What = What::from_bits_retain(0x40);
+
 /// Where and on what the base is.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -133,6 +136,9 @@ struct World {
     clock: Arc<AtomicU64>,
     fds: Rc<RefCell<Fds>>,
     events: Vec<Option<(Any, EventKey, Option<u8>)>>,
+    /// Of those a finalizer is still to run.
+    finalizing: Vec<bool>,
+    me: Weak<RefCell<World>>,
     seen: Vec<Seen>,
     may_wait: bool,
     calls: u32,
@@ -198,16 +204,20 @@ impl Real {
         if let Some(common) = setup.common {
             base.common_timeout(ms(common)).unwrap();
         }
-        let world = Rc::new(RefCell::new(World {
-            base: base.clone(),
-            clock,
-            fds: Rc::clone(fds),
-            events: (0..=EVENTS).map(|_| None).collect(),
-            seen: Vec::new(),
-            may_wait: false,
-            calls: 0,
-            waits: 0,
-        }));
+        let world = Rc::new_cyclic(|me| {
+            RefCell::new(World {
+                base: base.clone(),
+                clock,
+                fds: Rc::clone(fds),
+                events: (0..=EVENTS).map(|_| None).collect(),
+                finalizing: vec![false; usize::from(EVENTS) + 1],
+                me: me.clone(),
+                seen: Vec::new(),
+                may_wait: false,
+                calls: 0,
+                waits: 0,
+            })
+        });
         let mut real = Real { base, world, watchers: Vec::new() };
         real.new_event(GUARD, None, What::PERSIST, None, [Some(Act::Break), None]);
         let remote = setting.remote.is_some();
@@ -304,6 +314,9 @@ impl Real {
         priority: Option<u8>,
         script: [Option<Act>; 2],
     ) {
+        if self.world.borrow().finalizing[usize::from(number)] {
+            return;
+        }
         let world = Rc::downgrade(&self.world);
         let any = match port {
             Some(SIGNAL) => {
@@ -353,19 +366,7 @@ fn called<F: 'static>(
     let Some(world) = world.upgrade() else { return };
     let mut world = world.borrow_mut();
     let world = &mut *world;
-    let (pending, left) = (event.pending(What::all()), event.time_left().map(nanos));
-    let now = nanos(world.base.time());
-    let (got_exit, all_active) = (world.base.got_exit(), world.base.num_events(Counted::ACTIVE));
-    world.seen.push(Seen::Call {
-        event: number,
-        what,
-        pending,
-        left,
-        now,
-        got_exit,
-        all_active,
-        own: [false; 2],
-    });
+    world.is_called(number, event, what);
     for act in script.iter().flatten() {
         let outcome = world.act_in(*act, number, event);
         world.seen.push(Seen::Did(outcome));
@@ -376,12 +377,36 @@ fn called<F: 'static>(
     }
 }
 
+/// Its finalizer.
+fn finalized<F: 'static>(world: &Weak<RefCell<World>>, number: u8, event: &Event<F>) {
+    let Some(world) = world.upgrade() else { return };
+    let mut world = world.borrow_mut();
+    world.finalizing[usize::from(number)] = false;
+    world.is_called(number, event, FINALIZE);
+    world.calls += 1;
+    if world.calls >= MOST_CALLS {
+        world.base.loopbreak();
+    }
+}
+
 impl World {
+    fn is_called<F: 'static>(&mut self, number: u8, event: &Event<F>, what: What) {
+        let (pending, left) = (event.pending(What::all()), event.time_left().map(nanos));
+        let now = nanos(self.base.time());
+        let (got_exit, all_active) = (self.base.got_exit(), self.base.num_events(Counted::ACTIVE));
+        let own = [false; 2];
+        self.seen.push(Seen::Call { event: number, what, pending, left, now, got_exit, all_active, own });
+    }
+
     /// In the callback of `me`.
     fn act_in<F: 'static>(&mut self, act: Act, me: u8, event: &Event<F>) -> Outcome {
         match act {
             // Dropped alone it would be pending until the callback returns.
-            Act::Free(number) if number == me && self.events[usize::from(me)].is_some() => {
+            Act::Free(number)
+                if number == me
+                    && self.events[usize::from(me)].is_some()
+                    && !self.finalizing[usize::from(me)] =>
+            {
                 event.del().unwrap();
                 self.act(act)
             }
@@ -398,6 +423,7 @@ impl World {
             | Act::Activate(..)
             | Act::ActivateTimes(..)
             | Act::SetPriority(..)
+            | Act::Finalize(_)
             | Act::Free(_) => {
                 drop(fds);
                 return self.act_on_event(act);
@@ -440,6 +466,7 @@ impl World {
         | Act::Activate(number, _)
         | Act::ActivateTimes(number, _)
         | Act::SetPriority(number, _)
+        | Act::Finalize(number)
         | Act::Free(number)) = act
         else {
             unreachable!()
@@ -447,6 +474,12 @@ impl World {
         let Some((any, ..)) = &self.events[usize::from(number)] else { return Outcome::Nothing };
         match act {
             Act::Add(_, timeout) => outcome(each!(any, e => e.add(timeout.map(ms)))),
+            Act::Finalize(_) => {
+                self.finalizing[usize::from(number)] = true;
+                let me = self.me.clone();
+                outcome(each!(any, e => e.finalize(move |e| finalized(&me, number, e))))
+            }
+            Act::Free(_) if self.finalizing[usize::from(number)] => Outcome::Nothing,
             Act::Del(_) => outcome(each!(any, e => e.del())),
             Act::RemoveTimer(_) => outcome(each!(any, e => e.remove_timer())),
             Act::Activate(_, what) => outcome(each!(any, e => e.active(What::from_bits_retain(what)))),

@@ -2,7 +2,7 @@
 
 use super::{Check, Entry, Event, Model, Own, pending};
 use crate::ops::{Act, EVENTS, GUARD, MS, PORTS, SIGNAL};
-use crate::real::{FAR, MOST_CALLS, Seen};
+use crate::real::{FAR, FINALIZE, MOST_CALLS, Seen};
 use crate::wires::{Wire, wire};
 use evd_client::{Ended, LoopFlags};
 use evd_proto::What;
@@ -289,9 +289,10 @@ impl Model {
         let res = self.begin(id);
         expect!(format!("event {id} is called with"), res, seen);
         let mut ran = Ran { events: 1, callbacks: 0 };
-        self.calls_left = if self.e(id).port == Some(SIGNAL) { self.e(id).calls } else { 1 };
+        self.calls_left =
+            if self.e(id).port == Some(SIGNAL) && res != FINALIZE { self.e(id).calls } else { 1 };
         self.current = Some(id);
-        let script = self.e(id).script;
+        let script = if res == FINALIZE { [None, None] } else { self.e(id).script };
         while self.calls_left > 0 && (ran.callbacks == 0 || !self.stop) {
             self.calls_left -= 1;
             if let (true, true, Some(e)) = (self.libevent, ran.callbacks > 0, self.events[id].as_mut()) {
@@ -308,6 +309,10 @@ impl Model {
     /// What is done with an event before its callback. Returns what that gets.
     fn begin(&mut self, id: usize) -> What {
         let e = self.e(id);
+        if e.finalizing {
+            (e.finalizing, e.active, e.interval) = (false, false, 0);
+            return FINALIZE;
+        }
         let (persist, interval, res) = (e.what.contains(What::PERSIST), e.interval, e.res);
         e.count += 1;
         e.active = false;
@@ -405,7 +410,8 @@ impl Model {
         let e = |at: usize| self.events[queue[at].event].as_ref().unwrap();
         let is_unseen = |at: &usize| {
             let e = e(*at);
-            self.may_be_next(queue, *at) && (e.own.is_some() || e.port == Some(SIGNAL) && e.calls == 0)
+            self.may_be_next(queue, *at)
+                && (e.own.is_some() || e.port == Some(SIGNAL) && e.calls == 0 && !e.finalizing)
         };
         let unseen: Vec<usize> = (0..queue.len()).filter(is_unseen).collect();
         let (call, own) = match self.seen.front() {
