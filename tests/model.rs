@@ -134,27 +134,27 @@ fn remote_select() {
 #[test]
 fn libevent_epoll() {
     if let Some(libevent) = libevent(local("epoll")) {
-        run::random(&libevent, 0, 10_000);
+        run::random(&libevent, 0, 6_000);
     }
 }
 
 #[test]
 fn libevent_epoll_with_changelist() {
     if let Some(libevent) = libevent(changelist()) {
-        run::random(&libevent, 0, 2_000);
+        run::random(&libevent, 0, 1_000);
     }
 }
 
 #[test]
 fn libevent_poll() {
     if let Some(libevent) = libevent(local("poll")) {
-        run::random(&libevent, 0, 2_000);
+        run::random(&libevent, 0, 1_000);
     }
 }
 
 #[test]
 fn libevent_select() {
     if let Some(libevent) = libevent(local("select")) {
-        run::random(&libevent, 0, 2_000);
+        run::random(&libevent, 0, 1_000);
     }
 }
