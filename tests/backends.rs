@@ -239,6 +239,24 @@ fn what_was_read_before_the_wait_is_not_reported() {
 }
 
 #[test]
+fn what_became_ready_after_the_watch_is_reported_with_what_was_ready_before() {
+    each_method(|name, mut base| {
+        let (a, mut b) = os::connection();
+        let both = Interest { what: What::READ | What::WRITE, mode: Mode::Level };
+        for entry in [Entry::New, Entry::Known] {
+            base.watch(a.as_fd(), 1, both, entry).unwrap();
+            b.write_all(b"x").unwrap();
+            sys::poll(&mut [sys::PollFd::new(a.as_raw_fd(), What::READ)], None).unwrap();
+            let ready = What::READ | What::WRITE;
+            assert_eq!(wait(&mut base), [Activation::Ready { token: 1, ready }], "{name}: {entry:?}");
+            (&a).read_exact(&mut [0]).unwrap();
+            let ready = What::WRITE;
+            assert_eq!(wait(&mut base), [Activation::Ready { token: 1, ready }], "{name}: {entry:?}, read");
+        }
+    });
+}
+
+#[test]
 fn wrong_hints_cost_nothing_but_a_call() {
     each_method(|name, mut base| {
         let (r, mut w) = os::pipe();

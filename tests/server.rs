@@ -6,6 +6,8 @@
 mod access;
 #[path = "server/bad.rs"]
 mod bad;
+#[path = "server/fuse.rs"]
+mod fuse;
 #[path = "server/harden.rs"]
 mod harden;
 #[path = "server/kinds.rs"]

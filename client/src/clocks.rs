@@ -1,8 +1,9 @@
 //! Timers on clocks that libevent has none for: the wall clock, which is set and jumps, and the one that goes on while the machine is suspended.
 //!
-//! Each is a timerfd, and so an event with an fd like others: evd can wait for it.
+//! On Linux each is a timerfd, and so an event with an fd like others: evd can wait for it. On Windows each is a waitable timer, which stays in-process as all handles do; it comes with the first
+//! tick of the system after it is due, up to 15.6 ms later. Other systems have neither.
 //!
-//! Source: timerfd_create(2), clock_gettime(2).
+//! Source: timerfd_create(2), clock_gettime(2); Microsoft, SetWaitableTimer.
 
 use crate::{Error, Event, EventBase};
 use evd_proto::What;
@@ -32,8 +33,10 @@ impl AsFd for BootClock {
 impl Event<WallClock> {
     /// A timer on the wall clock (`CLOCK_REALTIME`): it is due when that shows the time it is set to, also if it is set forward or back meanwhile.
     ///
+    /// If the clock is set back after it was due and before its callback, it waits once more on Windows, and not on Linux.
+    ///
     /// # Errors
-    /// `Os`: out of fds. `Forked`.
+    /// `Os`: out of fds, or, elsewhere than on Linux and Windows, `Unsupported`. `Forked`.
     pub fn wall_timer(
         base: &EventBase,
         mut callback: impl FnMut(&Event<WallClock>) + 'static,
@@ -59,10 +62,10 @@ impl Event<WallClock> {
 }
 
 impl Event<BootClock> {
-    /// A timer that counts suspend (`CLOCK_BOOTTIME`): an hour is an hour, also if the machine slept for half of it. It does not wake the machine.
+    /// A timer that counts suspend (`CLOCK_BOOTTIME`; the performance counter on Windows): an hour is an hour, also if the machine slept for half of it. It does not wake the machine.
     ///
     /// # Errors
-    /// `Os`: out of fds. `Forked`.
+    /// `Os`: out of fds, or, elsewhere than on Linux and Windows, `Unsupported`. `Forked`.
     pub fn boot_timer(
         base: &EventBase,
         mut callback: impl FnMut(&Event<BootClock>) + 'static,

@@ -146,6 +146,7 @@ impl Builder {
     /// # Errors
     /// See [`Error`].
     pub fn run(self) -> Result<(), Error> {
+        sys::share_memory();
         if let Err(e) = sys::raise_open_files() {
             log::warn!("can't raise the limit on open files: {e}");
         }

@@ -78,7 +78,8 @@ fn a_killed_evd_costs_no_event_and_the_base_says_so_and_is_parked_again() {
     kill(&mut evd);
     s.write(5..15);
     until(&base, "what was sent before and after the kill is there", || s.have_all());
-    until(&base, "the loss is noticed", || !is_up(&base));
+    // It may be noticed where no callback runs: then that follows with the next loop.
+    until(&base, "the loss is told", || !is_up(&base) && !links.borrow().is_empty());
     assert_eq!(*links.borrow(), [base.link()]);
     why_away(&base);
     assert_eq!(base.watches(), (0, 20));
@@ -87,7 +88,7 @@ fn a_killed_evd_costs_no_event_and_the_base_says_so_and_is_parked_again() {
     until(&base, "half of the timers", || fired.get() >= 10);
 
     start_again(&mut evd);
-    until(&base, "evd is found again", || is_up(&base));
+    until(&base, "evd is found again", || is_up(&base) && links.borrow().len() > 1);
     assert_eq!(links.borrow()[1..], [base.link()]);
     park(&base, 20);
     s.write_all();
@@ -202,7 +203,7 @@ fn a_frozen_evd_is_left_and_found_again() {
             until(&base, "timers", || fired.get() == timers.len());
         }
         evd.signal(libc::SIGCONT);
-        until(&base, "evd is found again", || is_up(&base));
+        until(&base, "evd is found again", || is_up(&base) && links.borrow().len() >= 2 * round);
         assert_eq!(links.borrow().len(), 2 * round, "{links:?}");
     }
     park(&base, 10);
@@ -243,7 +244,7 @@ fn an_orderly_end_is_told_as_such() {
     assert_eq!(why_away(&base), "evd ended: evd stops");
     assert!(!evd.path().exists());
     start_again(&mut evd);
-    until(&base, "evd is found again", || is_up(&base));
+    until(&base, "evd is found again", || is_up(&base) && links.borrow().len() > 1);
     assert_eq!(links.borrow().len(), 2);
     park(&base, 5);
 }

@@ -159,7 +159,7 @@ fn a_hang_up_that_nobody_wants_keeps_nobody_awake() {
                 let (_reader, got) = reader(&base, near);
                 let here = Path::new("/proc/thread-self");
                 let before = (sleeps_of(here), sleeps(evd.pid()));
-                run_for(&base, Duration::from_millis(1200));
+                run_for(&base, Duration::from_millis(400));
                 // A thread of the round before may have ended just now.
                 let slept = (sleeps_of(here) - before.0, sleeps(evd.pid()).saturating_sub(before.1));
                 assert!(slept.0 < 30 && slept.1 < 30, "{method} {what}: woken {slept:?} times");

@@ -1,6 +1,6 @@
 //! An evd with its keeper, clients that live through evd's death, and things to be held whose other ends are here.
 
-use crate::wire::{Dir, Got, PATIENCE, Raw, command, eventually, hello};
+use crate::wire::{Dir, Got, PATIENCE, Raw, as_uid, command, eventually, hello};
 use evd_proto::frame::{Body, Kind};
 use evd_proto::reply::{HoldInfo, Holds};
 use evd_proto::request::{Hello, Hold, ListHolds, Role};
@@ -119,14 +119,7 @@ impl Keeper {
 
     /// A session of another user.
     pub fn session_of(&self, uid: u32) -> Raw {
-        let connect = || {
-            let unset = libc::uid_t::MAX;
-            // SAFETY: it takes numbers. The system call itself is for this thread alone, which ends here.
-            let done = unsafe { libc::syscall(libc::SYS_setresuid, unset, uid, unset) };
-            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-            self.session()
-        };
-        std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
+        as_uid(uid, || self.session())
     }
 
     /// What it and its evds have said.

@@ -8,7 +8,7 @@ use evd_proto::request::{Drop as DropHold, Sync as SyncAll, Take, Taken};
 use evd_proto::sys;
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 struct Dice(u64);
@@ -145,13 +145,16 @@ fn play(start: usize, kills: usize, seed: u64) {
     while checker.held.len() < start {
         checker.put(&mut dice, false);
     }
-    let done = AtomicBool::new(false);
+    let (done, acts) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut dice = Dice(seed ^ 0xdead_beef);
             for n in 0..kills {
-                // Some come while it still reads what it has inherited; but no five in a row, which evd would take for its own fault.
+                // Some come while it still reads what it has inherited; but no five in a row, which evd would take for its own fault. Before it answers, the count of
+                // its starts is what the one before it left.
                 if n % 3 == 0 {
+                    let before = acts.load(Ordering::Acquire);
+                    eventually("evd answers", || acts.load(Ordering::Acquire) > before + 1);
                     eventually("evd is sure of itself", || keeper.is_settled());
                 }
                 let ms = dice.below(if n % 3 == 0 { 300 } else { 60 }) as u64;
@@ -167,6 +170,7 @@ fn play(start: usize, kills: usize, seed: u64) {
         });
         while !done.load(Ordering::Acquire) {
             checker.act(&mut dice, start + 50);
+            acts.fetch_add(1, Ordering::Release);
         }
     });
     for _ in 0..50 {

@@ -1,10 +1,12 @@
 //! What can be done to the model, outside of a loop and in a callback.
 
 use super::{Event, Model, Own};
-use crate::ops::{Act, MS, PORTS, SIGNAL};
+use crate::ops::{Act, MS, SIGNAL};
 use crate::real::Outcome;
+use crate::system::PORTS;
 use crate::wires::{Kind, Wire, wire};
 use evd_proto::What;
+use evd_proto::sys::CAN_REPLACE;
 
 impl Model {
     pub(super) fn act(&mut self, act: Act) -> Outcome {
@@ -148,7 +150,7 @@ impl Model {
                 edge = What::READ | What::CLOSED;
             }
             Act::Close(_) if !w.closed => {
-                (w.closed, w.full, w.reset) = (true, false, w.full && kind == Kind::Socket);
+                w.close();
                 edge = What::READ | What::CLOSED;
             }
             Act::Reopen(_) => {
@@ -156,7 +158,7 @@ impl Model {
                 let is_of =
                     |e: &Option<Event>| e.as_ref().and_then(|e| e.port).is_some_and(|p| ports.contains(&p));
                 for id in (0..self.events.len()).filter(|id| is_of(&self.events[*id])).collect::<Vec<_>>() {
-                    self.del(id);
+                    if CAN_REPLACE { self.del(id) } else { self.free(id) }
                 }
             }
             _ => {}

@@ -140,3 +140,21 @@ fn an_edge_triggered_event_that_is_added_again_hears_what_is_ready() {
         ],
     );
 }
+
+#[test]
+fn what_has_come_since_an_event_was_added_is_told_with_what_was_there() {
+    for change in [Write(0, 2), HalfClose(0), Close(0)] {
+        for what in [6, 134, 150] {
+            replays(
+                PLAIN,
+                &[
+                    New { event: 0, port: Some(0), what, priority: None, script: [None, None] },
+                    Do(Add(0, None)),
+                    Do(change),
+                    Loop(3),
+                    Loop(3),
+                ],
+            );
+        }
+    }
+}

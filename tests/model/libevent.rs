@@ -7,7 +7,10 @@ use evd_proto::What;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
+
+/// Whoever starts a program has it for himself, as its child has a copy of each fd for a moment: what is closed meanwhile is not yet closed for its peer.
+pub static FDS: RwLock<()> = RwLock::new(());
 
 /// libevent at work, one sequence after the other.
 pub struct Library {
@@ -25,6 +28,7 @@ pub fn program() -> Result<&'static Path, &'static str> {
 
 fn build() -> Result<PathBuf, &'static str> {
     let cc = |args: &[&str], into: &Path, from: &Path| {
+        let _alone = FDS.write().unwrap_or_else(PoisonError::into_inner);
         Command::new("cc").args(args).arg("-o").arg(into).arg(from).arg("-levent_core").output()
     };
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -57,7 +61,9 @@ impl Library {
         let mut command = Command::new(program().unwrap());
         // Where a method tells edges from levels libevent says no to both on one fd only when it debugs, and evd always.
         command.args((setting.method == "epoll").then_some("debug"));
+        let alone = FDS.write().unwrap_or_else(PoisonError::into_inner);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        drop(alone);
         let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Library { setting: setting.clone(), child, to, from }
     }

@@ -1,15 +1,15 @@
 //! What a sequence consists of, and how one is made up.
 
 use crate::random::Random;
+use crate::system::{PORTS, Signal};
 use evd_client::LoopFlags;
 use evd_proto::What;
+use evd_proto::sys::CAN_REPLACE;
 
 /// Events of a sequence.
 pub const EVENTS: u8 = 6;
 /// The event that ends a loop which nothing else would end.
 pub const GUARD: u8 = EVENTS;
-/// fds that can be watched: two sockets, another number of the first, the reading end of a pipe, the writing end of another.
-pub const PORTS: u8 = 5;
 /// In the place of a port: a signal to this process.
 pub const SIGNAL: u8 = PORTS;
 
@@ -76,7 +76,7 @@ pub enum Act {
     Drain(u8),
     HalfClose(u8),
     Close(u8),
-    /// All events of the port's file are deleted, the file is closed, and another one opened with the same number.
+    /// All events of the port's file are deleted, the file is closed, and another one opened with the same number. Where that can't be, the events are freed.
     Reopen(u8),
     Advance(u64),
     UpdateTime,
@@ -139,7 +139,7 @@ fn setup(random: &mut Random) -> Setup {
         most_time: (limited && random.one_in(2)).then(|| random.of(&[0, 1, 10])),
         limited_from: random.below(2) as usize,
         common: random.one_in(3).then_some(50),
-        signals: random.one_in(3),
+        signals: random.one_in(3) && Signal::CAN_BE_RAISED,
         watched: random.one_in(2),
         lazy: random.one_in(2),
     }
@@ -246,7 +246,8 @@ impl Maker {
                 _ => {}
             }
         }
-        if self.random.one_in(30) {
+        // One that is to be finalized can't be freed with its file.
+        if CAN_REPLACE && self.random.one_in(30) {
             return Finalize(event);
         }
         if self.setup.signals && self.random.one_in(8) {

@@ -6,9 +6,10 @@
 //! Source: libevent's documentation. Where evd differs from libevent 2.1 on purpose the model asks for `self.libevent`, and nowhere else; client/SEMANTICS.md
 //! has the reasons.
 
-use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, SIGNAL, Setup};
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, SIGNAL, Setup};
 use crate::real::{BaseState, EventState, Outcome, START, Seen, Setting};
-use crate::wires::Wire;
+use crate::system::PORTS;
+use crate::wires::{WIRES, Wire};
 use evd_client::LoopFlags;
 use evd_proto::What;
 use std::collections::VecDeque;
@@ -93,7 +94,7 @@ pub struct Model {
     /// The base is libevent's own: it is to be as that is, where evd is not.
     libevent: bool,
     has_edges: bool,
-    wires: [Wire; 4],
+    wires: [Wire; WIRES],
     clock: u64,
     /// The time that was taken with the last wait.
     now: u64,

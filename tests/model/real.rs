@@ -1,15 +1,16 @@
 //! The client's base, doing what a sequence says, and writing down what it sees.
 
-use crate::ops::{Act, EVENTS, GUARD, MS, Op, PORTS, SIGNAL, Setup};
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, SIGNAL, Setup};
+use crate::system::PORTS;
 use crate::wires::{Fds, wire};
 use evd::base::Clock;
 use evd_client::{
     Counted, Ended, Error, Event, EventBase, EventInfo, EventKey, LinkState, LoopFlags, NoFd, Watcher,
 };
 use evd_proto::What;
+use evd_proto::sys::{CAN_REPLACE, FdNumber};
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -100,18 +101,9 @@ pub struct BaseState {
     pub got_break: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Number(RawFd);
-
-impl AsFd for Number {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the numbers of `Fds` are open for as long as there are events.
-        unsafe { BorrowedFd::borrow_raw(self.0) }
-    }
-}
-
 enum Any {
-    Fd(Event<Number>),
+    /// The numbers of `Fds` are open for as long as there are events.
+    Fd(Event<FdNumber>),
     NoFd(Event<NoFd>),
 }
 
@@ -246,7 +238,8 @@ impl Real {
             } else {
                 w.clock.fetch_add(timeout.unwrap_or(0), Ordering::SeqCst);
             }
-            let synced = remote && (!lazy || w.waits % 3 == 0);
+            // Under Wine what the kernel knows comes to evd with a message of its own, whenever that is.
+            let synced = remote && cfg!(unix) && (!lazy || w.waits % 3 == 0);
             w.seen.push(Seen::Prepare { timeout, guard, synced });
             drop(w);
             if synced {
@@ -325,8 +318,8 @@ impl Real {
                 Any::NoFd(Event::signal_with(&self.base, signo, what & What::PERSIST, run).unwrap())
             }
             Some(port) => {
-                let source = Number(self.world.borrow().fds.borrow().number(port));
-                let run = move |e: &Event<Number>, what| called(&world, number, &script, e, what);
+                let source = FdNumber(self.world.borrow().fds.borrow().number(port));
+                let run = move |e: &Event<FdNumber>, what| called(&world, number, &script, e, what);
                 Any::Fd(Event::new(&self.base, source, what, run).unwrap())
             }
             None => {
@@ -442,9 +435,13 @@ impl World {
             Act::Close(port) => fds.close(port),
             Act::Reopen(port) => {
                 for p in (0..PORTS).filter(|p| wire(*p).0 == wire(port).0) {
-                    for (any, _, at) in self.events.iter().flatten() {
+                    for event in &mut self.events {
+                        let Some((any, _, at)) = event else { continue };
                         if *at == Some(p) {
                             each!(any, e => e.del().unwrap());
+                            if !CAN_REPLACE {
+                                *event = None;
+                            }
                         }
                     }
                 }

@@ -1,8 +1,9 @@
 //! The model's loop: what a wait finds, and what runs then.
 
 use super::{Check, Entry, Event, Model, Own, pending};
-use crate::ops::{Act, EVENTS, GUARD, MS, PORTS, SIGNAL};
+use crate::ops::{Act, EVENTS, GUARD, MS, SIGNAL};
 use crate::real::{FAR, FINALIZE, MOST_CALLS, Seen};
+use crate::system::PORTS;
 use crate::wires::{Wire, wire};
 use evd_client::{Ended, LoopFlags};
 use evd_proto::What;

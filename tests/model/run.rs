@@ -1,6 +1,6 @@
 //! Running sequences, many or one, and making one that fails as short as it gets.
 
-use crate::libevent::Library;
+use crate::libevent::{FDS, Library};
 use crate::ops::{Op, SIGNAL, Sequence, Setup};
 use crate::plain::Model;
 use crate::random::{number, shorten};
@@ -9,6 +9,7 @@ use crate::wires::Fds;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::PoisonError;
 
 /// Where the seeds begin, unless `EVD_MODEL_SEED` says so.
 const SEED: u64 = 1;
@@ -55,6 +56,7 @@ fn run(subject: &Subject, sequence: &Sequence) -> Result<bool, String> {
             compare(setting, sequence, |at, _| std::mem::take(&mut all[at]))?;
             return Ok(true);
         }
+        let _fds = FDS.read().unwrap_or_else(PoisonError::into_inner);
         let mut real = Real::new(setting, &sequence.setup, fds);
         compare(setting, sequence, |_, op| real.op(op))?;
         Ok(real.is_where(setting))

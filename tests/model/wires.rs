@@ -1,15 +1,11 @@
 //! The kernel's side: sockets and pipes, what they are like, and what a method says of that.
 
-use crate::ops::PORTS;
+use crate::system::{self, Far, Near, PORTS, Signal};
 use evd_proto::What;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::sync::{Condvar, Mutex};
+use evd_proto::sys::{AsRawFd, RawFd};
+use std::io::Read;
 
-const WIRES: usize = 4;
+pub const WIRES: usize = 4;
 /// What a pipe holds.
 const PIPE: usize = 65536;
 const MOST_BYTES: u32 = 20;
@@ -34,19 +30,21 @@ pub struct Wire {
     pub full: bool,
     pub half_closed: bool,
     pub closed: bool,
-    /// It was closed with something unread: that is an error here.
+    /// The peer had not read everything when it closed.
     pub reset: bool,
 }
 
 impl Wire {
     pub fn ready(&self, kind: Kind, method: &str) -> What {
-        let Wire { unread, full, half_closed, closed, .. } = *self;
+        let Wire { unread, full, half_closed, closed, reset } = *self;
         let mut what = What::empty();
         match kind {
             Kind::Socket => {
                 what.set(What::READ, unread > 0 || half_closed || closed);
                 what.set(What::WRITE, !full);
-                what.set(What::CLOSED, (half_closed || closed) && method != "select");
+                let seen = unread == 0 || reset || system::sees_a_close_behind_data();
+                let told = seen && !matches!(method, "select" | "win32");
+                what.set(What::CLOSED, (half_closed || closed) && told);
             }
             Kind::ReadEnd => what.set(What::READ, unread > 0 || closed),
             // An error is both.
@@ -63,6 +61,10 @@ impl Wire {
         self.closed
     }
 
+    pub fn close(&mut self) {
+        (self.closed, self.reset, self.full) = (true, self.full, false);
+    }
+
     pub fn may_write(&self, kind: Kind, n: u32) -> bool {
         kind != Kind::WriteEnd && !self.closed && !self.half_closed && self.unread + n <= MOST_BYTES
     }
@@ -72,84 +74,30 @@ impl Wire {
     }
 }
 
-enum Far {
-    Socket(UnixStream),
-    Pipe(File),
-}
-
 /// The files themselves. They are used by one sequence after the other.
 pub struct Fds {
-    near: Vec<File>,
+    near: Vec<Near>,
     far: Vec<Option<Far>>,
     pub wires: [Wire; WIRES],
     pub signal: Signal,
     scratch: Vec<u8>,
 }
 
-/// A signal that no other test uses meanwhile: they are all of one process.
-pub struct Signal(pub i32);
-
-/// The signals that are taken.
-static TAKEN: Mutex<Vec<i32>> = Mutex::new(Vec::new());
-static GIVEN_BACK: Condvar = Condvar::new();
-
-impl Signal {
-    fn take() -> Signal {
-        let mut taken = TAKEN.lock().unwrap();
-        loop {
-            if let Some(signo) = (libc::SIGRTMIN()..=libc::SIGRTMAX()).find(|s| !taken.contains(s)) {
-                taken.push(signo);
-                // When nobody asks for it, it does nothing.
-                // SAFETY: SIG_IGN runs no code.
-                unsafe { libc::signal(signo, libc::SIG_IGN) };
-                return Signal(signo);
-            }
-            taken = GIVEN_BACK.wait(taken).unwrap();
-        }
-    }
-
-    pub fn raise(&self, times: u32) {
-        for _ in 0..times {
-            // SAFETY: it is ignored, or a base has its handler.
-            assert_eq!(unsafe { libc::raise(self.0) }, 0);
-        }
-    }
-}
-
-impl Drop for Signal {
-    fn drop(&mut self) {
-        TAKEN.lock().unwrap().retain(|s| *s != self.0);
-        GIVEN_BACK.notify_one();
-    }
-}
-
-fn open(wire: usize) -> (OwnedFd, Far) {
-    match wire {
-        0 | 1 => {
-            let (near, far) = UnixStream::pair().unwrap();
-            near.set_nonblocking(true).unwrap();
-            far.set_nonblocking(true).unwrap();
-            (near.into(), Far::Socket(far))
-        }
-        2 => {
-            let (near, far) = evd_proto::sys::pipe().unwrap();
-            (near, Far::Pipe(far.into()))
-        }
-        _ => {
-            let (far, near) = evd_proto::sys::pipe().unwrap();
-            (near, Far::Pipe(far.into()))
-        }
-    }
+/// Ports whose files are all files.
+fn ports() -> impl Iterator<Item = u8> {
+    (0..PORTS).filter(|port| *port != 2)
 }
 
 impl Fds {
     pub fn new() -> Fds {
-        let (mut near, mut far): (Vec<OwnedFd>, Vec<_>) = (0..WIRES).map(open).unzip();
-        let twin = near[0].try_clone().unwrap();
-        near.insert(2, twin);
+        let (mut near, far): (Vec<Near>, Vec<_>) = ports().map(|port| system::open(wire(port).1)).unzip();
+        if PORTS > 2 {
+            let twin = near[0].try_clone().unwrap();
+            near.insert(2, twin);
+        }
         Fds {
-            near: near.into_iter().map(File::from).collect(),
-            far: far.drain(..).map(Some).collect(),
+            near,
+            far: far.into_iter().map(Some).collect(),
             wires: [Wire::default(); WIRES],
             signal: Signal::take(),
             scratch: vec![0; PIPE],
@@ -162,7 +110,7 @@ impl Fds {
 
     /// As new.
     pub fn reset(&mut self) {
-        for port in [0, 1, 3, 4] {
+        for port in ports() {
             let (at, _) = wire(port);
             if self.wires[at].closed || self.wires[at].half_closed {
                 self.reopen(port);
@@ -177,13 +125,9 @@ impl Fds {
         if !self.wires[at].may_write(kind, n) {
             return;
         }
-        let bytes = &self.scratch[..n as usize];
-        match &mut self.far[at] {
-            Some(Far::Socket(far)) => far.write_all(bytes).unwrap(),
-            Some(Far::Pipe(far)) => far.write_all(bytes).unwrap(),
-            None => unreachable!(),
-        }
+        self.far[at].as_mut().unwrap().write(&self.scratch[..n as usize]);
         self.wires[at].unread += n;
+        system::arrived(&self.near[port as usize], self.wires[at].unread);
     }
 
     /// Returns how many bytes there were.
@@ -203,15 +147,7 @@ impl Fds {
         if !self.wires[at].may_fill(kind) {
             return;
         }
-        let mut near = &self.near[port as usize];
-        loop {
-            match near.write(&self.scratch) {
-                Ok(_) if kind == Kind::WriteEnd => break,
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) => panic!("{e}"),
-            }
-        }
+        self.far[at].as_mut().unwrap().fill(&self.near[port as usize], &self.scratch);
         self.wires[at].full = true;
     }
 
@@ -220,18 +156,13 @@ impl Fds {
         if !self.wires[at].full {
             return;
         }
-        match &mut self.far[at] {
-            Some(Far::Socket(far)) => while far.read(&mut self.scratch).is_ok_and(|n| n > 0) {},
-            Some(Far::Pipe(far)) => far.read_exact(&mut self.scratch).unwrap(),
-            None => unreachable!(),
-        }
+        self.far[at].as_mut().unwrap().drain(&self.near[port as usize], &mut self.scratch);
         self.wires[at].full = false;
     }
 
     pub fn half_close(&mut self, port: u8) {
         let (at, _) = wire(port);
-        if let Some(Far::Socket(far)) = &self.far[at] {
-            far.shutdown(Shutdown::Write).unwrap();
+        if self.far[at].as_ref().is_some_and(Far::half_close) {
             self.wires[at].half_closed = true;
         }
     }
@@ -239,27 +170,16 @@ impl Fds {
     pub fn close(&mut self, port: u8) {
         let (at, _) = wire(port);
         self.far[at] = None;
-        self.wires[at].closed = true;
-        self.wires[at].full = false;
+        self.wires[at].close();
     }
 
-    /// Another file under the same number.
+    /// Another file; under the same number, where that can be.
     pub fn reopen(&mut self, port: u8) {
-        let (at, _) = wire(port);
-        let (near, far) = open(at);
-        for p in 0..PORTS {
-            if wire(p).0 == at {
-                replace(&self.near[p as usize], &near);
-            }
-        }
+        let (at, kind) = wire(port);
+        let (near, far) = system::open(kind);
+        let ports: Vec<usize> = (0..PORTS).filter(|p| wire(*p).0 == at).map(usize::from).collect();
+        system::replace(&mut self.near, &ports, &near);
         self.far[at] = Some(far);
         self.wires[at] = Wire::default();
     }
-}
-
-fn replace(old: &File, new: &OwnedFd) {
-    // SAFETY: dup2 takes numbers; `old` stays open under its own.
-    let done = unsafe { libc::dup2(new.as_raw_fd(), old.as_raw_fd()) };
-    assert_eq!(done, old.as_raw_fd());
-    evd_proto::sys::close_on_exec(old.as_fd()).unwrap();
 }

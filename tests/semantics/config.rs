@@ -258,10 +258,7 @@ fn a_duration_without_end_is_no_overflow_anywhere() {
         let timer = Event::timer(base, What::PERSIST, log.says("timer")).unwrap();
         timer.add(Some(max)).unwrap();
         base.handle().add(timer.key(), Some(max));
-        // Windows has no timers that are fds.
-        #[cfg(unix)]
         let boot = Event::boot_timer(base, |_| panic!("it is not due")).unwrap();
-        #[cfg(unix)]
         boot.set_after(max).unwrap();
         base.once(silent(), What::READ, Some(max), |_, _| panic!("nothing came")).unwrap();
         base.once_after(max, |_| panic!("it is not due")).unwrap();

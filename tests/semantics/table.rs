@@ -52,7 +52,7 @@ const NAMES: &str = "
 ";
 
 /// What is not run on Windows, and why.
-const NOT_ON_WINDOWS: [(&str, &str); 14] = [
+const NOT_ON_WINDOWS: [(&str, &str); 12] = [
     ("config::a_variable_turns_the_changelist_on_and_ignore_env_turns_it_off", "the changelist is epoll's"),
     ("config::the_changelist_tells_the_kernel_once_for_each_fd", "the changelist is epoll's"),
     (
@@ -71,8 +71,6 @@ const NOT_ON_WINDOWS: [(&str, &str); 14] = [
     ),
     ("signals::a_signal_event_knows_its_sender", "a console event has no sender"),
     ("signals::a_signal_sent_to_evd_reaches_its_subscribers_with_its_sender", "evd passes none on"),
-    ("time::a_boot_timer_fires_after_its_time_and_not_before", "no timer is an fd"),
-    ("time::a_wall_timer_fires_at_its_time_and_not_before", "no timer is an fd"),
 ];
 
 fn root() -> &'static Path {

@@ -126,7 +126,6 @@ fn a_persistent_timeout_with_slack_does_not_drift() {
     });
 }
 
-#[cfg(unix)]
 #[test]
 fn a_wall_timer_fires_at_its_time_and_not_before() {
     each_base(|base| {
@@ -154,7 +153,6 @@ fn a_wall_timer_fires_at_its_time_and_not_before() {
     });
 }
 
-#[cfg(unix)]
 #[test]
 fn a_boot_timer_fires_after_its_time_and_not_before() {
     each_base(|base| {

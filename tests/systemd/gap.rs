@@ -18,7 +18,7 @@ const WATCHES: usize = 100;
 
 #[test]
 fn the_gap_of_a_restart_is_short() {
-    let Some(lab) = Lab::boot() else { return };
+    let Some(lab) = Lab::boot_alone() else { return };
     lab.install_evd();
     lab.run(&["systemctl", "start", "evd.socket", "evd.service"]);
     let rounds = number("EVD_LAB_GAPS", 3);

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const NAMESPACES: [&str; 6] = ["--mount", "--pid", "--cgroup", "--ipc", "--uts", "--net"];
 /// What begins the name of a container's cgroup; the pid of its test follows.
@@ -19,6 +19,14 @@ const LOG: &str = "/var/log/evd.log";
 pub const ALICE: u32 = 2001;
 pub const BOB: u32 = 2002;
 
+/// Who else may run a container meanwhile: the others that share, or nobody.
+enum Room {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+static ROOM: RwLock<()> = RwLock::new(());
+
 /// A container that runs. It is gone when this is dropped.
 pub struct Lab {
     unshare: Child,
@@ -26,7 +34,7 @@ pub struct Lab {
     pid1: i32,
     cgroup: PathBuf,
     dir: PathBuf,
-    _alone: MutexGuard<'static, ()>,
+    _room: Room,
 }
 
 /// The process ends with the thread that starts it, however that ends.
@@ -87,13 +95,22 @@ fn remove_old(root: &Path) {
 }
 
 impl Lab {
-    /// Boots a container; `None`, and a line about it, where that is not possible.
+    /// Boots a container beside those of other tests; `None`, and a line about it, where that is not possible.
     pub fn boot() -> Option<Lab> {
-        static ALONE: Mutex<()> = Mutex::new(());
+        let _guard = ROOM.read().unwrap_or_else(PoisonError::into_inner);
+        Lab::boot_in(Room::Shared { _guard })
+    }
+
+    /// As [`Lab::boot`], when no other container runs, and keeps others away: for what is measured.
+    pub fn boot_alone() -> Option<Lab> {
+        let _guard = ROOM.write().unwrap_or_else(PoisonError::into_inner);
+        Lab::boot_in(Room::Alone { _guard })
+    }
+
+    fn boot_in(room: Room) -> Option<Lab> {
         static LAST: AtomicU32 = AtomicU32::new(0);
-        // What is measured in one container must not be disturbed by another.
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(what) = missing() {
+        static MISSING: OnceLock<Option<&str>> = OnceLock::new();
+        if let Some(what) = MISSING.get_or_init(missing) {
             println!("skipped: needs {what}");
             return None;
         }
@@ -119,7 +136,7 @@ impl Lab {
         // SAFETY: between fork and exec only write is called, which is async-signal-safe.
         unsafe { c.pre_exec(enter) };
         let unshare = dies_with_us(&mut c).spawn().unwrap();
-        let mut lab = Lab { unshare, pid1: 0, cgroup, dir, _alone: alone };
+        let mut lab = Lab { unshare, pid1: 0, cgroup, dir, _room: room };
         eventually("the container has a PID 1", || {
             assert_eq!(lab.unshare.try_wait().unwrap(), None, "the container ended");
             lab.pid1 = lab.first_child().unwrap_or(0);

@@ -9,7 +9,7 @@
 //! - One poll may have several sockets, and its answer ends it for all. Those that are to be polled again go together, as what was active together once is so again: ten active sockets
 //!   are one call a round and not ten. So that one that is active alone does not have too many polled again with it, there are at most 16.
 //! - An answer is as old as its being queued: what was read since is still told by it. So one that was queued before the wait began is looked at again, with one `WSAPoll` for all
-//!   of them, else somebody would be told to read what is not there.
+//!   of them, else somebody would be told to read what is not there, and not be told of what has come since.
 //! - A reset, a failed connect and a close of the peer stay, and are not looked at again. That also keeps away from `WSAPoll`'s own defect: before Windows 10 version 2004
 //!   it does not know of failed connects.
 //! - A poll can't be changed, only cancelled, and its memory is the kernel's until its answer has come (`real.rs`).
@@ -181,25 +181,41 @@ impl<C: Calls> Wepoll<C> {
         taken
     }
 
-    /// Looks again at what `came` says can be read or written and was asked before this wait.
+    /// Looks again at those of `came` that were asked before this wait: what is so no more is taken away, and what has become so is added.
     fn look_again(&mut self) -> io::Result<()> {
         let lasts = Events::ABORT | Events::CONNECT_FAIL | Events::DISCONNECT;
         self.looks.clear();
         let mut any = false;
         for &(number, events) in &self.came {
-            let asked = self.table.row_of(number).map(|at| self.told[at].round);
-            let sure = events.is_empty() || events.intersects(lasts) || asked == Some(self.round);
+            let old = self.table.row_of(number).filter(|at| self.told[*at].round != self.round);
+            let sure = events.is_empty() || old.is_none();
             any |= !sure;
-            // -1 is passed over.
-            self.looks.push(PollFd::new(if sure { -1 } else { number }, ready_of(events)));
+            // -1 is passed over. The same is asked of all, wanted or not: of two numbers of one socket Wine tells only what both are asked for.
+            self.looks.push(PollFd::new(if sure { -1 } else { number }, What::IO));
         }
         if !any {
             return Ok(());
         }
         sys::poll(&mut self.looks, Some(Duration::ZERO))?;
-        for ((_, events), look) in self.came.iter_mut().zip(&self.looks) {
-            if look.number() >= 0 && look.ready().is_empty() {
-                *events = Events::empty();
+        for ((number, events), look) in self.came.iter_mut().zip(&self.looks) {
+            let Some(at) = self.table.row_of(*number).filter(|_| look.number() >= 0) else { continue };
+            let gone = if events.intersects(lasts) { What::empty() } else { What::IO - look.ready() };
+            let (new, live) = (look.strictly_ready(), self.table.rows()[at].live);
+            if gone.contains(What::READ) {
+                events.remove(Events::RECEIVE | Events::ACCEPT);
+            }
+            if gone.contains(What::WRITE) {
+                events.remove(Events::SEND);
+            }
+            if (new & live).contains(What::READ) {
+                events.insert(Events::RECEIVE);
+            }
+            if (new & live).contains(What::WRITE) {
+                events.insert(Events::SEND);
+            }
+            // An end is something to read.
+            if new.contains(What::CLOSED) && live.intersects(What::READ | What::CLOSED) {
+                events.insert(Events::DISCONNECT);
             }
         }
         Ok(())

@@ -40,7 +40,9 @@ pub fn bound_path(fd: BorrowedFd<'_>) -> Option<PathBuf> {
     cvt(unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut addr).cast(), &mut len) }).ok()?;
     let room =
         (len as usize).saturating_sub(offset_of!(libc::sockaddr_un, sun_path)).min(addr.sun_path.len());
-    let bytes: Vec<u8> = addr.sun_path[..room].iter().take_while(|c| **c != 0).map(|c| *c as u8).collect();
+    let path = addr.sun_path[..room].iter().take_while(|c| **c != 0);
+    // A character is signed here and unsigned there.
+    let bytes: Vec<u8> = path.flat_map(|c| c.to_ne_bytes()).collect();
     // An abstract name begins with a zero.
     (!bytes.is_empty()).then(|| PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
 }

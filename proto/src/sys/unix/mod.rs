@@ -89,7 +89,7 @@ pub use look::look;
 #[cfg(feature = "harden")]
 pub use manager::{passed_fds, run_service, watchdog_interval};
 pub use memfile::MemFile;
-pub use memory::return_memory;
+pub use memory::{return_memory, share_memory};
 pub use notify::{Notification, NotifyReceiver, adopt_fd, notify};
 pub use parcel::{enlarge_send_buffer, peek_next};
 pub use poll::{POLL_SEES_CLOSED, PollFd, poll};

@@ -326,6 +326,9 @@ pub fn stdout_number() -> RawFd {
     -1
 }
 
+/// Has threads share pools of memory: the heap of Windows does so by itself.
+pub fn share_memory() {}
+
 /// Gives back memory that was freed: the heap of Windows does so by itself.
 pub fn return_memory() {}
 

@@ -1,7 +1,7 @@
 //! Windows. What is a file elsewhere is a socket here: nothing else can be waited for together with others.
 //!
 //! From the bottom: `fd`, `file`, `clock`, `process`, `poll` and `wake` (what sockets are), `signals` (console events), `handle` (waits and overlapped operations), `identity` (whose a
-//! process is), `pipe` (named pipes), `passing` and `chunk` (sockets on their way), `bridge` (a pipe as a socket), `socket` and `listener` (the way to evd), `service` (the service manager), and
+//! process is), `pipe` (named pipes), `passing` and `chunk` (sockets on their way), `bridge` (a pipe as a socket), `socket` and `listener` (the way to evd), `timer`, `service` (the service manager), and
 //! `absent`: what Windows has nothing for.
 
 mod absent;
@@ -20,7 +20,6 @@ mod process;
 mod service;
 mod signals;
 mod socket;
-#[path = "../unix/timer/none.rs"]
 mod timer;
 mod wait_handle;
 mod wake;
@@ -32,7 +31,7 @@ pub use absent::{
     bound_path, check_exec, count_up, default_socket, enlarge_send_buffer, exec_with_fds, group_id,
     ignore_signals, is_listened_at, kernel_entries, look_at_count, make_directory, most_epoll_entries,
     no_new_privileges, notify, overflow_uid, passed_fds, peek_from_start, peek_next, pipe, resident_bytes,
-    return_memory, spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
+    return_memory, share_memory, spawn_with_fds, stderr_takes, stdout_number, user_id, watchdog_interval,
 };
 pub use clock::{LocalTime, local_time, monotonic_ns, sleep_ns};
 pub use fd::{AsFd, AsRawFd, BorrowedFd, FdNumber, OwnedFd, RawFd};

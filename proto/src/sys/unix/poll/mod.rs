@@ -41,12 +41,21 @@ impl PollFd {
 
     /// What the last [`poll`] found, as libevent maps it: HUP, ERR and NVAL count as READ and WRITE, RDHUP as CLOSED.
     pub fn ready(&self) -> What {
+        let mut what = self.strictly_ready();
+        if self.0.revents & (libc::POLLHUP | libc::POLLNVAL) != 0 {
+            what |= What::READ | What::WRITE;
+        }
+        what
+    }
+
+    /// As [`PollFd::ready`], but HUP and NVAL alone are nothing to read and no room to write.
+    pub fn strictly_ready(&self) -> What {
         let r = self.0.revents;
         let mut what = What::empty();
         if r == 0 {
             return what;
         }
-        if r & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+        if r & libc::POLLERR != 0 {
             what |= What::READ | What::WRITE;
         }
         if r & libc::POLLIN != 0 {
