@@ -148,28 +148,28 @@ mod on_unix {
     #[test]
     fn libevent_epoll() {
         if let Some(libevent) = libevent(local("epoll")) {
-            run::random(&libevent, 0, 6_000);
+            run::random(&libevent, 0, 15_000);
         }
     }
 
     #[test]
     fn libevent_epoll_with_changelist() {
         if let Some(libevent) = libevent(changelist()) {
-            run::random(&libevent, 0, 1_000);
+            run::random(&libevent, 0, 2_000);
         }
     }
 
     #[test]
     fn libevent_poll() {
         if let Some(libevent) = libevent(local("poll")) {
-            run::random(&libevent, 0, 1_000);
+            run::random(&libevent, 0, 2_000);
         }
     }
 
     #[test]
     fn libevent_select() {
         if let Some(libevent) = libevent(local("select")) {
-            run::random(&libevent, 0, 1_000);
+            run::random(&libevent, 0, 2_000);
         }
     }
 }
