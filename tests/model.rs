@@ -1,4 +1,4 @@
-//! Random sequences of operations on the client's base, compared step by step with a plain model of libevent's event core.
+//! Random sequences of operations on the client's base and on libevent itself, compared step by step with a plain model of libevent's event core.
 //!
 //! What is compared after each operation and in each callback: what fired, with which bits and in which order; what each call and each loop returned; what is pending
 //! of each event, its time left, its priority and count; how long each wait may last; the base's counts. The base has a clock that the test sets, so that years pass
@@ -14,6 +14,10 @@
 
 #[path = "model/found.rs"]
 mod found;
+// It is compared on Unix only.
+#[cfg_attr(windows, allow(dead_code))]
+#[path = "model/libevent.rs"]
+mod libevent;
 #[path = "model/ops.rs"]
 mod ops;
 #[path = "model/plain.rs"]
@@ -47,7 +51,7 @@ fn socket() -> PathBuf {
 }
 
 fn local(method: &'static str) -> Setting {
-    Setting { method, changelist: false, remote: None }
+    Setting { method, changelist: false, libevent: false, remote: None }
 }
 
 fn remote(method: &'static str) -> Setting {
@@ -61,7 +65,7 @@ fn replays(setup: Setup, ops: &[Op]) {
         run::replay(&remote(method), setup, ops);
     }
     #[cfg(unix)]
-    run::replay(&on_unix::changelist(), setup, ops);
+    on_unix::replays(setup, ops);
 }
 
 #[cfg(unix)]
@@ -70,6 +74,24 @@ mod on_unix {
 
     pub fn changelist() -> Setting {
         Setting { changelist: true, ..local("epoll") }
+    }
+
+    /// libevent's own base, if it is installed.
+    pub fn libevent(as_here: Setting) -> Option<Setting> {
+        match libevent::program() {
+            Ok(_) => Some(Setting { libevent: true, ..as_here }),
+            Err(package) => {
+                println!("skipped: needs {package}");
+                None
+            }
+        }
+    }
+
+    pub fn replays(setup: Setup, ops: &[Op]) {
+        run::replay(&changelist(), setup, ops);
+        if libevent::program().is_ok() {
+            run::replay(&libevent(local("epoll")).unwrap(), setup, ops);
+        }
     }
 
     #[test]
@@ -121,6 +143,34 @@ mod on_unix {
     #[test]
     fn remote_select() {
         run::random(&remote("select"), 0, 2_000);
+    }
+
+    #[test]
+    fn libevent_epoll() {
+        if let Some(libevent) = libevent(local("epoll")) {
+            run::random(&libevent, 0, 15_000);
+        }
+    }
+
+    #[test]
+    fn libevent_epoll_with_changelist() {
+        if let Some(libevent) = libevent(changelist()) {
+            run::random(&libevent, 0, 2_000);
+        }
+    }
+
+    #[test]
+    fn libevent_poll() {
+        if let Some(libevent) = libevent(local("poll")) {
+            run::random(&libevent, 0, 2_000);
+        }
+    }
+
+    #[test]
+    fn libevent_select() {
+        if let Some(libevent) = libevent(local("select")) {
+            run::random(&libevent, 0, 2_000);
+        }
     }
 }
 

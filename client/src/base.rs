@@ -195,7 +195,7 @@ impl EventBase {
     }
 
     /// Makes pending events on `fd` active as if it were ready for `what`; with TIMEOUT in `what`, those of its events that have a timeout, with TIMEOUT, and no
-    /// others. libevent's `event_base_active_by_fd`. In the child of a fork it does nothing.
+    /// others. No edge is told: ET is not in what their callbacks get. libevent's `event_base_active_by_fd`. In the child of a fork it does nothing.
     pub fn active_by_fd(&self, fd: RawFd, what: What) {
         if self.core.check_fork().is_err() {
             return;

@@ -175,7 +175,10 @@ impl State {
         let slot = self.slot_mut(id);
         slot.call = call;
         slot.bits |= Bits::FINALIZING;
+        // What it was last active with is over.
+        slot.res = What::empty();
         self.queues.push(&mut self.events, id);
+        self.look_at_priority(id);
         None
     }
 
@@ -211,7 +214,7 @@ impl State {
     pub fn activate_by_hand(&mut self, id: u32, res: What, calls: u32) {
         let slot = self.slot_mut(id);
         let signal = matches!(slot.source, Source::Signal(_) | Source::DaemonSignal(_));
-        if signal && slot.is(Bits::ACTIVE) {
+        if signal && slot.is(Bits::ACTIVE) && !slot.is(Bits::FINALIZING) {
             slot.res |= res;
         } else {
             self.activate(id, res, calls);
@@ -240,6 +243,8 @@ impl State {
             return;
         }
         let (active, counted) = (slot.is(Bits::ACTIVE), slot.is(Bits::COUNTED));
+        // Its timeout alone does not count as once.
+        let adds_up = active && slot.res != What::TIMEOUT;
         if active {
             slot.res |= res;
         } else {
@@ -247,7 +252,7 @@ impl State {
         }
         if counted {
             let known = self.calls.entry(id).or_insert(0);
-            *known = if active { known.saturating_add(calls) } else { calls };
+            *known = if adds_up { known.saturating_add(calls) } else { calls };
         }
         if active {
             return;
@@ -440,7 +445,15 @@ impl State {
         if inserted && !bits.intersects(Bits::ACTIVE | Bits::INTERVAL) {
             self.remove_inserted(id);
         }
-        self.activate_quietly(id, What::TIMEOUT, 1);
+        if bits.contains(Bits::ACTIVE) {
+            // It is told with what else is told, and is no signal that came once more.
+            self.slot_mut(id).res |= What::TIMEOUT;
+            if let Some(calls) = self.calls.get_mut(&id) {
+                *calls = (*calls).max(1);
+            }
+        } else {
+            self.activate_quietly(id, What::TIMEOUT, 1);
+        }
     }
 
     /// Puts `id` before the list that begins with `first`.

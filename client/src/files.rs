@@ -274,8 +274,13 @@ impl State {
     ///
     /// The caller keeps the high-water marks.
     pub fn fire(&mut self, w: u32, ready: What) -> bool {
-        let Watch { first, trigger, place, .. } = self.watches[w as usize];
-        let et = if trigger == Trigger::Edge { What::ET } else { What::empty() };
+        let et = if self.watches[w as usize].trigger == Trigger::Edge { What::ET } else { What::empty() };
+        self.fire_with(w, ready, et)
+    }
+
+    /// `et` is told besides what of `ready` each event asked for.
+    fn fire_with(&mut self, w: u32, ready: What, et: What) -> bool {
+        let Watch { first, place, .. } = self.watches[w as usize];
         let mut matched = What::empty();
         let mut at = first;
         while at != NIL {
@@ -305,7 +310,8 @@ impl State {
                 self.events.iter().filter(|(_, s)| timed(s)).map(|(id, _)| id as u32).collect();
             ids.into_iter().for_each(|id| self.activate(id, What::TIMEOUT, 1));
         } else if watch != NIL {
-            self.fire(watch, what & What::IO);
+            // No edge was seen: as in libevent, it is not told as one.
+            self.fire_with(watch, what & What::IO, What::empty());
             self.note_most();
         }
     }

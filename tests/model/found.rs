@@ -9,6 +9,7 @@ const PLAIN: Setup = Setup {
     most_time: None,
     limited_from: 0,
     common: None,
+    signals: false,
     watched: true,
     lazy: false,
 };

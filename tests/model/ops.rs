@@ -1,14 +1,17 @@
 //! What a sequence consists of, and how one is made up.
 
 use crate::random::Random;
-use crate::system::PORTS;
+use crate::system::{PORTS, Signal};
 use evd_client::LoopFlags;
 use evd_proto::What;
+use evd_proto::sys::CAN_REPLACE;
 
 /// Events of a sequence.
 pub const EVENTS: u8 = 6;
 /// The event that ends a loop which nothing else would end.
 pub const GUARD: u8 = EVENTS;
+/// In the place of a port: a signal to this process.
+pub const SIGNAL: u8 = PORTS;
 
 pub const MS: u64 = 1_000_000;
 const DAY: u64 = 86_400_000;
@@ -23,6 +26,8 @@ pub struct Setup {
     pub limited_from: usize,
     /// A timeout that is declared as a common one, in milliseconds.
     pub common: Option<u64>,
+    /// Whether there are signals.
+    pub signals: bool,
     /// Whether watchers look at each wait. Without them a loop never waits, and nothing is edge-triggered.
     pub watched: bool,
     /// Remote: not before every wait is it made sure that evd has said all it knows.
@@ -51,9 +56,16 @@ pub enum Act {
     Del(u8),
     RemoveTimer(u8),
     Activate(u8, u8),
+    /// With SIGNAL, and so many calls.
+    ActivateTimes(u8, u32),
     SetPriority(u8, u8),
     Free(u8),
+    /// Until its finalizer has run it is neither freed nor replaced.
+    Finalize(u8),
     ActiveByFd(u8, u8),
+    ActiveBySignal,
+    /// The signal comes so often.
+    Raise(u32),
     /// The other end of a port writes so many bytes.
     Write(u8, u32),
     /// So many bytes are read from a port.
@@ -106,6 +118,19 @@ impl Sequence {
     }
 }
 
+impl Sequence {
+    /// The same with level-triggered events only.
+    pub fn without_edges(&self) -> Sequence {
+        let mut other = self.clone();
+        for op in &mut other.ops {
+            if let Op::New { what, .. } = op {
+                *what &= !What::ET.bits();
+            }
+        }
+        other
+    }
+}
+
 fn setup(random: &mut Random) -> Setup {
     let limited = random.one_in(4);
     Setup {
@@ -114,6 +139,7 @@ fn setup(random: &mut Random) -> Setup {
         most_time: (limited && random.one_in(2)).then(|| random.of(&[0, 1, 10])),
         limited_from: random.below(2) as usize,
         common: random.one_in(3).then_some(50),
+        signals: random.one_in(3) && Signal::CAN_BE_RAISED,
         watched: random.one_in(2),
         lazy: random.one_in(2),
     }
@@ -149,9 +175,11 @@ impl Maker {
 
     fn event(&mut self, event: u8) -> Op {
         let port = (!self.random.one_in(4)).then(|| self.port());
+        let port = if self.setup.signals && self.random.one_in(4) { Some(SIGNAL) } else { port };
         let persist = if self.random.one_in(2) { What::PERSIST } else { What::empty() };
         let what = match port {
             None => persist,
+            Some(SIGNAL) => persist | What::SIGNAL,
             Some(port) => {
                 let (r, w, c) = (What::READ, What::WRITE, What::CLOSED);
                 let io = match port {
@@ -167,7 +195,17 @@ impl Maker {
         let mut script = [None, None];
         for step in &mut script {
             if !self.random.one_in(3) {
-                *step = Some(self.act(EVENTS, Some((event, port))));
+                let act = self.act(EVENTS, Some((event, port)));
+                *step = Some(match act {
+                    // libevent may use an event that is freed behind this.
+                    Activate(e, _) | ActivateTimes(e, _) | RemoveTimer(e)
+                        if e == event && port == Some(SIGNAL) =>
+                    {
+                        Raise(1)
+                    }
+                    ActiveBySignal if port == Some(SIGNAL) => Raise(1),
+                    act => act,
+                });
             }
         }
         Op::New { event, port, what: what.bits(), priority, script }
@@ -197,7 +235,7 @@ impl Maker {
             if self.random.one_in(2) {
                 event = me;
             }
-            if let (Some(mine), true) = (mine, self.random.one_in(2)) {
+            if let (Some(mine), true) = (mine.filter(|port| *port != SIGNAL), self.random.one_in(2)) {
                 port = mine;
             }
             match self.random.below(12) {
@@ -207,6 +245,17 @@ impl Maker {
                 4 => return UpdateTime,
                 _ => {}
             }
+        }
+        // One that is to be finalized can't be freed with its file.
+        if CAN_REPLACE && self.random.one_in(30) {
+            return Finalize(event);
+        }
+        if self.setup.signals && self.random.one_in(8) {
+            return match self.random.below(8) {
+                0 => ActiveBySignal,
+                1 => ActivateTimes(event, self.random.below(4) as u32),
+                _ => Raise(1 + self.random.below(3) as u32),
+            };
         }
         match self.random.below(40) {
             0..=8 => Add(event, self.timeout()),

@@ -1,18 +1,17 @@
-//! The model: libevent's event core, written plainly, and led through what the client's base was seen to do.
+//! The model: libevent's event core, written plainly, and led through what a base was seen to do: the client's, or libevent's own.
 //!
 //! It knows what must happen, save for what the kernel chooses: in which order it reports several fds of one wait, and when an edge is one. There it
 //! takes what was seen, if that is one of the things that may be. All else must be exactly as seen.
 //!
-//! Source: libevent's documentation, and probes of libevent 2.1. It differs from libevent where evd does on purpose: a persistent event whose timeout is
-//! over stays where it is among the events of its fd, and pending, where libevent takes it out until its callback begins and then makes it the newest.
+//! Source: libevent's documentation. Where evd differs from libevent 2.1 on purpose the model asks for `self.libevent`, and nowhere else; client/SEMANTICS.md
+//! has the reasons.
 
-use crate::ops::{Act, EVENTS, GUARD, MS, Op, Setup};
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, SIGNAL, Setup};
 use crate::real::{BaseState, EventState, Outcome, START, Seen, Setting};
 use crate::system::PORTS;
-use crate::wires::{Kind, WIRES, Wire, wire};
+use crate::wires::{WIRES, Wire};
 use evd_client::LoopFlags;
 use evd_proto::What;
-use evd_proto::sys::CAN_REPLACE;
 use std::collections::VecDeque;
 
 type Check<T = ()> = Result<T, String>;
@@ -28,6 +27,8 @@ macro_rules! expect {
 }
 
 // Behind the macro, which it uses.
+#[path = "acts.rs"]
+mod acts;
 #[path = "rounds.rs"]
 mod rounds;
 
@@ -46,8 +47,25 @@ struct Event {
     deadline: u64,
     interval: u64,
     count: u64,
-    /// It is a `loopexit`.
-    exit: bool,
+    /// Of a signal's: how often its callback is to be called.
+    calls: u32,
+    /// In libevent: its timeout is a common one.
+    is_common: bool,
+    /// Its finalizer is to run.
+    finalizing: bool,
+    /// What no test made.
+    own: Option<Own>,
+}
+
+/// What is active without a callback that is seen.
+#[derive(Clone, Copy, PartialEq)]
+enum Own {
+    /// A `loopexit`.
+    Exit,
+    /// In libevent: reads which signals came, and makes their events active.
+    Signals,
+    /// In libevent: makes events active whose common timeout is over.
+    Common,
 }
 
 /// An fd that somebody waits for.
@@ -73,6 +91,8 @@ pub struct Model {
     setup: Setup,
     method: &'static str,
     local: bool,
+    /// The base is libevent's own: it is to be as that is, where evd is not.
+    libevent: bool,
     has_edges: bool,
     wires: [Wire; WIRES],
     clock: u64,
@@ -85,6 +105,10 @@ pub struct Model {
     /// By batch: pairs of ports, of which the first is known to have come before the second.
     known: Vec<Vec<(usize, usize)>>,
     timers_set: u64,
+    /// How often the signal came that was not told yet.
+    raised: u32,
+    /// How often the callback that runs is still to be called.
+    calls_left: u32,
     running: bool,
     current: Option<usize>,
     running_priority: usize,
@@ -96,21 +120,31 @@ pub struct Model {
     seen: VecDeque<Seen>,
 }
 
+impl Event {
+    /// libevent does not count its own.
+    fn is_libevents(&self) -> bool {
+        self.own.is_some_and(|own| own != Own::Exit)
+    }
+}
+
 impl Model {
     pub fn new(setting: &Setting, setup: &Setup) -> Model {
         let mut model = Model {
             setup: *setup,
             method: setting.method,
             local: setting.remote.is_none(),
+            libevent: setting.libevent,
             has_edges: setting.method == "epoll",
             wires: Default::default(),
             clock: START,
             now: START,
             events: vec![None; usize::from(EVENTS) + 1],
-            watches: vec![Watch::default(); usize::from(PORTS)],
+            watches: vec![Watch::default(); usize::from(PORTS) + 1],
             queues: vec![Vec::new(); usize::from(setup.priorities)],
             known: Vec::new(),
             timers_set: 0,
+            raised: 0,
+            calls_left: 0,
             running: false,
             current: None,
             running_priority: 0,
@@ -124,6 +158,11 @@ impl Model {
         let mut guard = model.event(None, What::PERSIST);
         guard.script = [Some(Act::Break), None];
         model.events[usize::from(GUARD)] = Some(guard);
+        if model.libevent {
+            for own in [Own::Signals, Own::Common] {
+                model.events.push(Some(Event { own: Some(own), ..Event::default() }));
+            }
+        }
         model
     }
 
@@ -135,6 +174,8 @@ impl Model {
     pub fn op(&mut self, op: &Op, seen: Vec<Seen>) -> Check {
         self.seen = seen.into();
         match *op {
+            Op::New { event, .. }
+                if self.events[usize::from(event)].as_ref().is_some_and(|e| e.finalizing) => {}
             Op::New { event, port, what, priority, script } => {
                 self.free(usize::from(event));
                 let mut new = self.event(port, What::from_bits_retain(what));
@@ -151,21 +192,30 @@ impl Model {
             }
             Op::Loop(flags) => {
                 let (ended, callbacks) = self.run_loop(LoopFlags::from_bits_retain(flags))?;
-                expect!("the loop's end", Some(Seen::Looped { ended, callbacks }), self.seen.pop_front());
+                let Some(Seen::Looped { ended: seen_ended, callbacks: seen_callbacks, .. }) =
+                    self.seen.pop_front()
+                else {
+                    return Err(format!("the loop did not end with {ended:?}"));
+                };
+                expect!("the loop's end", (ended, callbacks), (seen_ended, seen_callbacks));
             }
         }
         let Some(Seen::State(events, base)) = self.seen.pop_front() else { unreachable!() };
         for (model, seen) in self.states().iter().zip(&events) {
             expect!("the state of an event after it", *model, *seen);
         }
-        let of = |q: &Vec<Entry>| q.len();
-        let active: usize = self.queues.iter().map(of).sum();
-        let all = self.events.iter().flatten();
-        let added =
-            all.map(|e| usize::from(e.inserted) + usize::from(e.timer.is_some())).sum::<usize>() + active;
+        let active = self.all_active();
+        let all = self.events.iter().flatten().filter(|e| !e.is_libevents());
+        let lists =
+            |e: &Event| usize::from(e.inserted) + usize::from(e.timer.is_some()) + usize::from(e.active);
+        let added = all.map(lists).sum::<usize>();
         let model = BaseState { active, added, got_exit: self.exit, got_break: self.stop };
         expect!("the base after it", model, base);
         Ok(())
+    }
+
+    fn all_active(&self) -> usize {
+        self.queues.iter().map(Vec::len).sum()
     }
 
     fn states(&self) -> Vec<EventState> {
@@ -199,13 +249,15 @@ impl Model {
 
     fn add(&mut self, id: usize, timeout: Option<u64>) -> Outcome {
         let e = self.e(id);
-        if !e.inserted && !e.active && !self.insert(id) {
+        if e.finalizing || !e.inserted && !e.active && !self.insert(id) {
             return Outcome::Refused;
         }
         if let Some(timeout) = timeout {
             let at = self.time() + timeout;
+            let (libevent, common) = (self.libevent, self.setup.common.map(|t| t * MS));
             let e = self.e(id);
-            if e.what.contains(What::PERSIST) {
+            e.is_common = libevent && e.own.is_none() && common == Some(timeout);
+            if e.what.contains(What::PERSIST) && !(libevent && e.port == Some(SIGNAL)) {
                 e.interval = timeout;
             }
             if e.active && e.res.contains(What::TIMEOUT) {
@@ -221,6 +273,9 @@ impl Model {
         let order = self.timers_set;
         let e = self.e(id);
         (e.timer, e.deadline) = (Some((deadline, order)), deadline);
+        if e.is_common && self.first_common() == Some(id) {
+            self.await_common(deadline);
+        }
     }
 
     /// Into the list of its fd. `false`: edge-triggered and not, on one fd.
@@ -228,6 +283,9 @@ impl Model {
         let e = self.e(id);
         let (Some(port), what) = (e.port, e.what) else { return true };
         let edge = what.contains(What::ET) && self.has_edges;
+        if port == SIGNAL && !self.libevent && self.watches[usize::from(port)].events.is_empty() {
+            self.raised = 0;
+        }
         let before = self.interest(port);
         let watch = &mut self.watches[usize::from(port)];
         if watch.events.is_empty() {
@@ -241,6 +299,27 @@ impl Model {
         }
         self.e(id).inserted = true;
         true
+    }
+
+    /// The event whose common timeout is over first.
+    fn first_common(&self) -> Option<usize> {
+        let timed = |(id, e): (usize, &Option<Event>)| {
+            e.as_ref().filter(|e| e.is_common).and_then(|e| e.timer).map(|timer| (timer, id))
+        };
+        self.events.iter().enumerate().filter_map(timed).min().map(|first| first.1)
+    }
+
+    /// One timer stands for all of a common timeout.
+    fn await_common(&mut self, deadline: u64) {
+        let id = self.own(Own::Common);
+        if self.e(id).active {
+            self.deactivate(id);
+        }
+        self.set_timer(id, deadline);
+    }
+
+    fn own(&self, own: Own) -> usize {
+        self.events.iter().position(|e| e.as_ref().is_some_and(|e| e.own == Some(own))).unwrap()
     }
 
     fn interest(&self, port: u8) -> What {
@@ -260,8 +339,14 @@ impl Model {
     }
 
     fn del(&mut self, id: usize) {
-        // Not as in libevent, where the timeout of a persistent event comes back with its next activation.
-        (self.e(id).timer, self.e(id).interval) = (None, 0);
+        if self.e(id).finalizing {
+            return;
+        }
+        self.e(id).timer = None;
+        // In libevent the timeout of a persistent event comes back with its next activation.
+        if !self.libevent {
+            self.e(id).interval = 0;
+        }
         self.remove(id);
         self.deactivate(id);
     }
@@ -278,154 +363,37 @@ impl Model {
         e.active = false;
         let priority = e.priority;
         self.queues[priority].retain(|entry| entry.event != id);
+        if self.current == Some(id) {
+            self.calls_left = 0;
+        }
     }
 
     fn activate(&mut self, id: usize, res: What, batch: Option<(usize, usize)>) {
+        self.activate_times(id, res, 1, batch);
+    }
+
+    fn activate_times(&mut self, id: usize, res: What, calls: u32, batch: Option<(usize, usize)>) {
         let e = self.e(id);
+        if e.finalizing {
+            return;
+        }
         if e.active {
             e.res |= res;
             return;
         }
-        (e.active, e.res) = (true, res);
+        (e.active, e.res, e.calls) = (true, res, calls);
         let priority = e.priority;
         self.queues[priority].push(Entry { event: id, batch });
         if self.current.is_some() && priority < self.running_priority {
             self.again = true;
         }
     }
-
-    // What can be done at all.
-
-    fn act(&mut self, act: Act) -> Outcome {
-        let (Act::Add(id, _)
-        | Act::Del(id)
-        | Act::RemoveTimer(id)
-        | Act::Activate(id, _)
-        | Act::SetPriority(id, _)
-        | Act::Free(id)) = act
-        else {
-            return self.act_on_base(act);
-        };
-        let id = usize::from(id);
-        if self.events[id].is_none() {
-            return Outcome::Nothing;
-        }
-        self.act_on_event(id, act)
-    }
-
-    fn act_on_event(&mut self, id: usize, act: Act) -> Outcome {
-        match act {
-            Act::Add(_, timeout) => return self.add(id, timeout.map(|t| t * MS)),
-            Act::Del(_) => self.del(id),
-            Act::RemoveTimer(_) => (self.e(id).timer, self.e(id).interval) = (None, 0),
-            Act::Activate(_, what) => self.activate(id, What::from_bits_retain(what), None),
-            Act::SetPriority(_, priority) => {
-                if usize::from(priority) >= self.queues.len() || self.e(id).active {
-                    return Outcome::Refused;
-                }
-                self.e(id).priority = usize::from(priority);
-            }
-            _ => self.free(id),
-        }
-        Outcome::Done
-    }
-
-    fn act_on_base(&mut self, act: Act) -> Outcome {
-        match act {
-            Act::ActiveByFd(port, what) => self.active_by_fd(port, What::from_bits_retain(what)),
-            Act::Advance(by) => self.clock += by * MS,
-            Act::UpdateTime => self.now = self.clock,
-            Act::Break => self.stop = true,
-            Act::Continue => self.again = self.running,
-            Act::Exit(after) => {
-                let mut exit = self.event(None, What::empty());
-                exit.exit = true;
-                self.events.push(Some(exit));
-                let id = self.events.len() - 1;
-                match after {
-                    Some(after) if after > 0 => drop(self.add(id, Some(after * MS))),
-                    _ => self.activate(id, What::TIMEOUT, None),
-                }
-            }
-            act => return self.act_on_wire(act),
-        }
-        Outcome::Done
-    }
-
-    fn active_by_fd(&mut self, port: u8, what: What) {
-        let batch = self.new_batch();
-        if what.contains(What::TIMEOUT) {
-            // In whatever order.
-            for id in 0..self.events.len() {
-                if self.events[id].as_ref().is_some_and(|e| e.port == Some(port) && e.timer.is_some()) {
-                    self.activate(id, What::TIMEOUT, Some((batch, id)));
-                }
-            }
-        } else {
-            self.fire(port, what, batch);
-        }
-    }
-
-    fn act_on_wire(&mut self, act: Act) -> Outcome {
-        let (Act::Write(port, _)
-        | Act::Read(port, _)
-        | Act::Fill(port)
-        | Act::Drain(port)
-        | Act::HalfClose(port)
-        | Act::Close(port)
-        | Act::Reopen(port)) = act
-        else {
-            unreachable!()
-        };
-        let (at, kind) = wire(port);
-        let ports: Vec<u8> = (0..PORTS).filter(|p| wire(*p).0 == at).collect();
-        let w = &mut self.wires[at];
-        let (mut edge, mut bytes) = (What::empty(), None);
-        match act {
-            Act::Write(_, n) if w.may_write(kind, n) => {
-                edge.set(What::READ, w.unread == 0);
-                w.unread += n;
-            }
-            Act::Read(_, n) => {
-                bytes = Some(n.min(w.unread));
-                w.unread -= n.min(w.unread);
-            }
-            Act::Fill(_) if w.may_fill(kind) => w.full = true,
-            Act::Drain(_) if w.full => {
-                w.full = false;
-                edge = What::WRITE;
-            }
-            Act::HalfClose(_) if kind == Kind::Socket && !w.closed && !w.half_closed => {
-                w.half_closed = true;
-                edge = What::READ | What::CLOSED;
-            }
-            Act::Close(_) if !w.closed => {
-                w.close();
-                edge = What::READ | What::CLOSED;
-            }
-            Act::Reopen(_) => {
-                *w = Wire::default();
-                let is_of =
-                    |e: &Option<Event>| e.as_ref().and_then(|e| e.port).is_some_and(|p| ports.contains(&p));
-                for id in (0..self.events.len()).filter(|id| is_of(&self.events[*id])).collect::<Vec<_>>() {
-                    if CAN_REPLACE { self.del(id) } else { self.free(id) }
-                }
-            }
-            _ => {}
-        }
-        for port in ports {
-            let watch = &mut self.watches[usize::from(port)];
-            watch.must |= edge;
-            watch.may = true;
-        }
-        bytes.map_or(Outcome::Done, Outcome::Bytes)
-    }
 }
 
 fn pending(e: &Event) -> What {
     let mut what = What::empty();
     if e.inserted {
-        what |= e.what & What::IO;
+        what |= e.what & (What::IO | What::SIGNAL);
     }
     if e.active {
         what |= e.res;

@@ -1,6 +1,6 @@
 //! The client's base, doing what a sequence says, and writing down what it sees.
 
-use crate::ops::{Act, EVENTS, GUARD, MS, Op, Setup};
+use crate::ops::{Act, EVENTS, GUARD, MS, Op, SIGNAL, Setup};
 use crate::system::PORTS;
 use crate::wires::{Fds, wire};
 use evd::base::Clock;
@@ -23,11 +23,16 @@ pub const MOST_CALLS: u32 = 40;
 pub const FAR: u64 = 1 << 60;
 pub const START: u64 = 1_000_000_000;
 
+/// What a finalizer is called with, here: libevent's EV_FINALIZE.
+pub const FINALIZE: What = What::from_bits_retain(0x40);
+
 /// Where and on what the base is.
 #[derive(Clone, Debug)]
 pub struct Setting {
     pub method: &'static str,
     pub changelist: bool,
+    /// It is libevent's own.
+    pub libevent: bool,
     /// evd's socket.
     pub remote: Option<PathBuf>,
 }
@@ -52,11 +57,19 @@ pub enum Seen {
         pending: What,
         left: Option<u64>,
         now: u64,
+        got_exit: bool,
+        /// How many events are active, of the whole base.
+        all_active: usize,
+        /// Whether callbacks of libevent's own are active: the one that reads which signals came, and that of the common timeout.
+        own: [bool; 2],
     },
     Did(Outcome),
     Looped {
         ended: Ended,
-        callbacks: u64,
+        /// libevent does not say.
+        callbacks: Option<u64>,
+        /// As in a callback.
+        own: [bool; 2],
     },
     State(Vec<EventState>, BaseState),
 }
@@ -115,6 +128,9 @@ struct World {
     clock: Arc<AtomicU64>,
     fds: Rc<RefCell<Fds>>,
     events: Vec<Option<(Any, EventKey, Option<u8>)>>,
+    /// Of those a finalizer is still to run.
+    finalizing: Vec<bool>,
+    me: Weak<RefCell<World>>,
     seen: Vec<Seen>,
     may_wait: bool,
     calls: u32,
@@ -180,16 +196,20 @@ impl Real {
         if let Some(common) = setup.common {
             base.common_timeout(ms(common)).unwrap();
         }
-        let world = Rc::new(RefCell::new(World {
-            base: base.clone(),
-            clock,
-            fds: Rc::clone(fds),
-            events: (0..=EVENTS).map(|_| None).collect(),
-            seen: Vec::new(),
-            may_wait: false,
-            calls: 0,
-            waits: 0,
-        }));
+        let world = Rc::new_cyclic(|me| {
+            RefCell::new(World {
+                base: base.clone(),
+                clock,
+                fds: Rc::clone(fds),
+                events: (0..=EVENTS).map(|_| None).collect(),
+                finalizing: vec![false; usize::from(EVENTS) + 1],
+                me: me.clone(),
+                seen: Vec::new(),
+                may_wait: false,
+                calls: 0,
+                waits: 0,
+            })
+        });
         let mut real = Real { base, world, watchers: Vec::new() };
         real.new_event(GUARD, None, What::PERSIST, None, [Some(Act::Break), None]);
         let remote = setting.remote.is_some();
@@ -268,7 +288,8 @@ impl Real {
                 }
                 let looped = self.base.loop_(flags).unwrap();
                 assert_eq!(looped.code(), i32::from(looped.ended == Ended::Empty));
-                let seen = Seen::Looped { ended: looped.ended, callbacks: looped.callbacks };
+                let seen =
+                    Seen::Looped { ended: looped.ended, callbacks: Some(looped.callbacks), own: [false; 2] };
                 self.world.borrow_mut().seen.push(seen);
             }
         }
@@ -286,8 +307,16 @@ impl Real {
         priority: Option<u8>,
         script: [Option<Act>; 2],
     ) {
+        if self.world.borrow().finalizing[usize::from(number)] {
+            return;
+        }
         let world = Rc::downgrade(&self.world);
         let any = match port {
+            Some(SIGNAL) => {
+                let signo = self.world.borrow().fds.borrow().signal.0;
+                let run = move |e: &Event<NoFd>, what| called(&world, number, &script, e, what);
+                Any::NoFd(Event::signal_with(&self.base, signo, what & What::PERSIST, run).unwrap())
+            }
             Some(port) => {
                 let source = FdNumber(self.world.borrow().fds.borrow().number(port));
                 let run = move |e: &Event<FdNumber>, what| called(&world, number, &script, e, what);
@@ -330,9 +359,7 @@ fn called<F: 'static>(
     let Some(world) = world.upgrade() else { return };
     let mut world = world.borrow_mut();
     let world = &mut *world;
-    let (pending, left) = (event.pending(What::all()), event.time_left().map(nanos));
-    let now = nanos(world.base.time());
-    world.seen.push(Seen::Call { event: number, what, pending, left, now });
+    world.is_called(number, event, what);
     for act in script.iter().flatten() {
         let outcome = world.act_in(*act, number, event);
         world.seen.push(Seen::Did(outcome));
@@ -343,12 +370,36 @@ fn called<F: 'static>(
     }
 }
 
+/// Its finalizer.
+fn finalized<F: 'static>(world: &Weak<RefCell<World>>, number: u8, event: &Event<F>) {
+    let Some(world) = world.upgrade() else { return };
+    let mut world = world.borrow_mut();
+    world.finalizing[usize::from(number)] = false;
+    world.is_called(number, event, FINALIZE);
+    world.calls += 1;
+    if world.calls >= MOST_CALLS {
+        world.base.loopbreak();
+    }
+}
+
 impl World {
+    fn is_called<F: 'static>(&mut self, number: u8, event: &Event<F>, what: What) {
+        let (pending, left) = (event.pending(What::all()), event.time_left().map(nanos));
+        let now = nanos(self.base.time());
+        let (got_exit, all_active) = (self.base.got_exit(), self.base.num_events(Counted::ACTIVE));
+        let own = [false; 2];
+        self.seen.push(Seen::Call { event: number, what, pending, left, now, got_exit, all_active, own });
+    }
+
     /// In the callback of `me`.
     fn act_in<F: 'static>(&mut self, act: Act, me: u8, event: &Event<F>) -> Outcome {
         match act {
             // Dropped alone it would be pending until the callback returns.
-            Act::Free(number) if number == me && self.events[usize::from(me)].is_some() => {
+            Act::Free(number)
+                if number == me
+                    && self.events[usize::from(me)].is_some()
+                    && !self.finalizing[usize::from(me)] =>
+            {
                 event.del().unwrap();
                 self.act(act)
             }
@@ -363,7 +414,9 @@ impl World {
             | Act::Del(_)
             | Act::RemoveTimer(_)
             | Act::Activate(..)
+            | Act::ActivateTimes(..)
             | Act::SetPriority(..)
+            | Act::Finalize(_)
             | Act::Free(_) => {
                 drop(fds);
                 return self.act_on_event(act);
@@ -372,6 +425,8 @@ impl World {
                 let number = fds.number(port);
                 self.base.active_by_fd(number, What::from_bits_retain(what));
             }
+            Act::ActiveBySignal => self.base.active_by_signal(fds.signal.0),
+            Act::Raise(times) => fds.signal.raise(times),
             Act::Write(port, n) => fds.write(port, n),
             Act::Read(port, n) => return Outcome::Bytes(fds.read(port, n)),
             Act::Fill(port) => fds.fill(port),
@@ -406,7 +461,9 @@ impl World {
         | Act::Del(number)
         | Act::RemoveTimer(number)
         | Act::Activate(number, _)
+        | Act::ActivateTimes(number, _)
         | Act::SetPriority(number, _)
+        | Act::Finalize(number)
         | Act::Free(number)) = act
         else {
             unreachable!()
@@ -414,9 +471,16 @@ impl World {
         let Some((any, ..)) = &self.events[usize::from(number)] else { return Outcome::Nothing };
         match act {
             Act::Add(_, timeout) => outcome(each!(any, e => e.add(timeout.map(ms)))),
+            Act::Finalize(_) => {
+                self.finalizing[usize::from(number)] = true;
+                let me = self.me.clone();
+                outcome(each!(any, e => e.finalize(move |e| finalized(&me, number, e))))
+            }
+            Act::Free(_) if self.finalizing[usize::from(number)] => Outcome::Nothing,
             Act::Del(_) => outcome(each!(any, e => e.del())),
             Act::RemoveTimer(_) => outcome(each!(any, e => e.remove_timer())),
             Act::Activate(_, what) => outcome(each!(any, e => e.active(What::from_bits_retain(what)))),
+            Act::ActivateTimes(_, times) => outcome(each!(any, e => e.active_times(What::SIGNAL, times))),
             Act::SetPriority(_, p) => outcome(each!(any, e => e.set_priority(usize::from(p)))),
             _ => {
                 self.events[usize::from(number)] = None;

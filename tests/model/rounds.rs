@@ -1,15 +1,22 @@
 //! The model's loop: what a wait finds, and what runs then.
 
-use super::{Check, Event, Model, Watch, pending};
-use crate::ops::{EVENTS, GUARD, MS};
-use crate::real::{FAR, MOST_CALLS, Seen};
+use super::{Check, Entry, Event, Model, Own, pending};
+use crate::ops::{Act, EVENTS, GUARD, MS, SIGNAL};
+use crate::real::{FAR, FINALIZE, MOST_CALLS, Seen};
 use crate::system::PORTS;
 use crate::wires::{Wire, wire};
 use evd_client::{Ended, LoopFlags};
 use evd_proto::What;
 
+/// What a queue ran.
+#[derive(Default)]
+struct Ran {
+    events: u64,
+    callbacks: u64,
+}
+
 impl Model {
-    pub(super) fn run_loop(&mut self, flags: LoopFlags) -> Check<(Ended, u64)> {
+    pub(super) fn run_loop(&mut self, flags: LoopFlags) -> Check<(Ended, Option<u64>)> {
         let mut callbacks = 0;
         (self.running, self.exit, self.stop) = (true, false, false);
         (self.calls, self.waits) = (0, 0);
@@ -22,20 +29,21 @@ impl Model {
             if self.stop {
                 break Ended::Break;
             }
-            let is_idle = |e: &Event| !e.inserted && !e.active && e.timer.is_none();
+            let is_idle = |e: &Event| !e.inserted && !e.active && (e.timer.is_none() || e.is_libevents());
             let empty = self.events.iter().flatten().all(is_idle);
             if empty && !flags.contains(LoopFlags::NO_EXIT_ON_EMPTY) {
                 break Ended::Empty;
             }
             self.turn(!flags.contains(LoopFlags::NONBLOCK))?;
-            let Some(priority) = self.queues.iter().position(|q| !q.is_empty()) else {
+            if self.queues.iter().all(Vec::is_empty) {
                 if flags.contains(LoopFlags::NONBLOCK) {
                     break Ended::Done;
                 }
                 continue;
-            };
-            callbacks += self.process(priority)?;
-            if flags.contains(LoopFlags::ONCE) && self.queues.iter().all(Vec::is_empty) {
+            }
+            let ran = self.process_active()?;
+            callbacks += ran.callbacks;
+            if flags.contains(LoopFlags::ONCE) && self.queues.iter().all(Vec::is_empty) && ran.events > 0 {
                 break match (self.exit, self.stop) {
                     (true, _) => Ended::Exit,
                     (_, true) => Ended::Break,
@@ -44,12 +52,12 @@ impl Model {
             }
         };
         self.running = false;
-        Ok((ended, callbacks))
+        Ok((ended, (!self.libevent).then_some(callbacks)))
     }
 
     /// A wait, and what comes of it.
     fn turn(&mut self, may_wait: bool) -> Check {
-        let watched = self.setup.watched || !self.local;
+        let watched = self.setup.watched || !self.local || self.libevent;
         let mut synced = true;
         let batch = self.new_batch();
         if watched {
@@ -67,6 +75,7 @@ impl Model {
         for port in 0..PORTS {
             self.look_at(port, batch, &active, synced || self.local)?;
         }
+        self.look_at_signal(batch);
         if watched {
             let model = self.events.iter().enumerate().take(usize::from(EVENTS) + 1);
             let of =
@@ -74,7 +83,11 @@ impl Model {
             expect!("active after a wait", model.filter_map(of).collect::<Vec<_>>(), active);
         }
         let due = |(id, e): (usize, &Option<Event>)| {
-            e.as_ref().and_then(|e| e.timer).filter(|t| t.0 <= self.now).map(|t| (t, id))
+            e.as_ref()
+                .filter(|e| !e.is_common)
+                .and_then(|e| e.timer)
+                .filter(|t| t.0 <= self.now)
+                .map(|t| (t, id))
         };
         let mut due: Vec<_> = self.events.iter().enumerate().filter_map(due).collect();
         due.sort_unstable();
@@ -82,20 +95,29 @@ impl Model {
             // Before an event is told that its time is over, its fd is looked at here if evd has not reported it.
             let batch = self.new_batch();
             for port in due.iter().filter_map(|(_, id)| self.events[*id].as_ref()?.port).collect::<Vec<_>>() {
-                let (at, kind) = wire(port);
-                if !self.watches[usize::from(port)].edge {
-                    self.fire(port, self.wires[at].ready(kind, self.method), batch);
+                if port != SIGNAL && !self.watches[usize::from(port)].edge {
+                    self.fire(port, self.ready(port), What::empty(), batch);
                 }
             }
         }
-        for (_, id) in due {
+        let mut last = (0, 0);
+        for ((deadline, _), id) in due {
+            if deadline != last.0 {
+                last = (deadline, self.new_batch());
+            }
             let e = self.e(id);
             e.timer = None;
             let stays = e.active || (e.what.contains(What::PERSIST) && e.interval > 0);
-            if !stays {
+            if self.libevent {
+                self.remove(id);
+                self.deactivate(id);
+            } else if !stays {
                 self.remove(id);
             }
-            self.activate(id, What::TIMEOUT, None);
+            // libevent's heap keeps those of the same time in no certain order.
+            let batch = self.libevent.then_some((last.1, id));
+            self.activate(id, What::TIMEOUT, batch);
+            self.e(id).calls = self.e(id).calls.max(1);
         }
         Ok(())
     }
@@ -106,13 +128,19 @@ impl Model {
             return Err("the loop did not wait once more".to_owned());
         };
         let idle = self.queues.iter().all(Vec::is_empty);
-        let first = self.events.iter().flatten().filter_map(|e| e.timer).map(|t| t.0).min();
+        let first =
+            self.events.iter().flatten().filter(|e| !e.is_common).filter_map(|e| e.timer).map(|t| t.0).min();
         let model = match (may_wait && idle, first) {
             (false, _) => Some(0),
+            // libevent reckons from the time that it took before the callbacks, and its poll sleeps no longer than it can say in milliseconds.
+            (true, Some(at)) if self.libevent => {
+                let most = if self.method == "poll" { i32::MAX as u64 * MS } else { u64::MAX };
+                Some(at.saturating_sub(self.now).min(most))
+            }
             (true, first) => first.map(|at| at.saturating_sub(self.clock)),
         };
         let seen = timeout.filter(|t| *t < FAR);
-        let exact = self.local && !self.wires.iter().any(Wire::is_hung_up);
+        let exact = self.libevent || self.local && !self.wires.iter().any(Wire::is_hung_up);
         if exact || model.is_some_and(|m| seen.is_none_or(|s| s > m)) {
             expect!("how long it may wait", model, seen);
         }
@@ -129,15 +157,38 @@ impl Model {
         Ok(synced)
     }
 
+    /// Signals that came: the client reads them behind what evd has not told it, and libevent in a callback of its own.
+    fn look_at_signal(&mut self, batch: usize) {
+        if self.raised == 0 {
+            return;
+        }
+        let batch = Some((batch, usize::MAX));
+        if self.libevent {
+            self.activate(self.own(Own::Signals), What::READ, batch);
+        } else {
+            let raised = std::mem::take(&mut self.raised);
+            self.signal_came(raised, batch.filter(|_| !self.local));
+        }
+    }
+
     pub(super) fn new_batch(&mut self) -> usize {
         self.known.push(Vec::new());
         self.known.len() - 1
     }
 
+    fn ready(&self, port: u8) -> What {
+        let (at, kind) = wire(port);
+        let mut what = self.wires[at].ready(kind, self.method);
+        if self.libevent && self.method == "epoll" && self.wires[at].reset {
+            // With an error libevent's epoll looks for nothing else.
+            what.remove(What::CLOSED);
+        }
+        what
+    }
+
     /// What the wait finds of an fd. `told`: all that is ready is known.
     fn look_at(&mut self, port: u8, batch: usize, active: &[(u8, What)], told: bool) -> Check {
-        let (at, kind) = wire(port);
-        let ready = self.wires[at].ready(kind, self.method);
+        let ready = self.ready(port);
         let seen = |id: usize| active.iter().find(|(e, _)| usize::from(*e) == id).map(|(_, what)| *what);
         let watch = self.watches[usize::from(port)].clone();
         if watch.events.is_empty() {
@@ -172,55 +223,97 @@ impl Model {
             // Whether the report was older than the last edge, nobody knows.
             self.watches[usize::from(port)].must = What::empty();
         }
-        self.fire(port, bits, batch);
+        let et = if watch.edge { What::ET } else { What::empty() };
+        self.fire(port, bits, et, batch);
         Ok(())
     }
 
     /// The events of an fd become active, newest first.
-    pub(super) fn fire(&mut self, port: u8, ready: What, batch: usize) {
-        let Watch { events, edge, .. } = self.watches[usize::from(port)].clone();
-        for id in events {
+    pub(super) fn fire(&mut self, port: u8, ready: What, et: What, batch: usize) {
+        for id in self.watches[usize::from(port)].events.clone() {
             let what = self.e(id).what & ready & What::IO;
             if !what.is_empty() {
-                let et = if edge { What::ET } else { What::empty() };
                 self.activate(id, what | et, Some((batch, usize::from(port))));
             }
         }
     }
 
-    /// Runs a queue.
-    fn process(&mut self, priority: usize) -> Check<u64> {
-        self.running_priority = priority;
-        let limited = priority >= self.setup.limited_from;
-        let most = self.setup.most_calls.filter(|_| limited).unwrap_or(u64::MAX);
-        let until = self.setup.most_time.filter(|_| limited).map(|t| self.now + t * MS);
-        let mut ran = 0;
-        while !self.queues[priority].is_empty() {
-            self.run_next(priority)?;
-            ran += 1;
-            if until.is_some() {
-                self.now = self.clock;
+    /// Runs the most urgent queue; behind one in which nothing but libevent's own ran the next one.
+    fn process_active(&mut self) -> Check<Ran> {
+        let mut ran = Ran::default();
+        for priority in 0..self.queues.len() {
+            if !self.queues[priority].is_empty() {
+                ran = self.process(priority)?;
             }
-            if self.stop || self.again || ran >= most || until.is_some_and(|until| self.now >= until) {
+            if ran.events > 0 {
                 break;
             }
         }
         Ok(ran)
     }
 
-    fn run_next(&mut self, priority: usize) -> Check {
-        let first = self.queues[priority][0].event;
-        if self.e(first).exit {
-            self.free(first);
-            self.exit = true;
-            return Ok(());
+    fn process(&mut self, priority: usize) -> Check<Ran> {
+        self.running_priority = priority;
+        let limited = priority >= self.setup.limited_from;
+        let most = self.setup.most_calls.filter(|_| limited).unwrap_or(u64::MAX);
+        let until = self.setup.most_time.filter(|_| limited).map(|t| self.now + t * MS);
+        let mut ran = Ran::default();
+        while !self.queues[priority].is_empty() {
+            let next = self.run_next(priority)?;
+            ran = Ran { events: ran.events + next.events, callbacks: ran.callbacks + next.callbacks };
+            if self.stop || ran.events >= most {
+                break;
+            }
+            if let Some(until) = until.filter(|_| ran.events > 0) {
+                self.now = self.clock;
+                if self.now >= until {
+                    break;
+                }
+            }
+            if self.again {
+                break;
+            }
         }
-        let Some(Seen::Call { event, what, pending: seen_pending, left, now }) = self.seen.pop_front() else {
+        Ok(ran)
+    }
+
+    fn run_next(&mut self, priority: usize) -> Check<Ran> {
+        if let Some(unseen) = self.next_unseen(priority) {
+            return self.run_unseen(priority, unseen);
+        }
+        let Some(Seen::Call { event, what, .. }) = self.seen.front() else {
+            let first = self.queues[priority][0].event;
             return Err(format!("event {first}, or another of its queue, is not called"));
         };
-        let id = usize::from(event);
+        let (id, seen) = (usize::from(*event), *what);
         self.take(priority, id)?;
+        let res = self.begin(id);
+        expect!(format!("event {id} is called with"), res, seen);
+        let mut ran = Ran { events: 1, callbacks: 0 };
+        self.calls_left =
+            if self.e(id).port == Some(SIGNAL) && res != FINALIZE { self.e(id).calls } else { 1 };
+        self.current = Some(id);
+        let script = if res == FINALIZE { [None, None] } else { self.e(id).script };
+        while self.calls_left > 0 && (ran.callbacks == 0 || !self.stop) {
+            self.calls_left -= 1;
+            if let (true, true, Some(e)) = (self.libevent, ran.callbacks > 0, self.events[id].as_mut()) {
+                // Nobody but its callback knows how often it was called.
+                e.count += 1;
+            }
+            self.call(id, res, &script)?;
+            ran.callbacks += 1;
+        }
+        self.current = None;
+        Ok(ran)
+    }
+
+    /// What is done with an event before its callback. Returns what that gets.
+    fn begin(&mut self, id: usize) -> What {
         let e = self.e(id);
+        if e.finalizing {
+            (e.finalizing, e.active, e.interval) = (false, false, 0);
+            return FINALIZE;
+        }
         let (persist, interval, res) = (e.what.contains(What::PERSIST), e.interval, e.res);
         e.count += 1;
         e.active = false;
@@ -229,23 +322,75 @@ impl Model {
         } else if interval > 0 {
             self.restart(id);
         }
-        let model = self.events[id].clone().unwrap();
+        res
+    }
+
+    fn call(&mut self, id: usize, res: What, script: &[Option<Act>; 2]) -> Check {
+        let Some(Seen::Call { event, what, pending: seen_pending, left, now, got_exit, all_active, .. }) =
+            self.seen.pop_front()
+        else {
+            return Err(format!("event {id} is not called once more"));
+        };
+        expect!("which is called", id, usize::from(event));
         expect!(format!("event {id} is called with"), res, what);
+        let model = self.e(id).clone();
         expect!(format!("pending in the callback of event {id}"), pending(&model), seen_pending);
         expect!(format!("time left in the callback of event {id}"), self.left(&model), left);
         expect!(format!("the time in the callback of event {id}"), self.now, now);
-        self.current = Some(id);
-        for act in model.script.iter().flatten() {
+        expect!(format!("got_exit in the callback of event {id}"), self.exit, got_exit);
+        expect!(format!("active events in the callback of event {id}"), self.all_active(), all_active);
+        for act in script.iter().flatten() {
             let outcome = self.act(*act);
             let name = format!("the result of {act:?} in the callback of event {id}");
             expect!(name, Some(Seen::Did(outcome)), self.seen.pop_front());
         }
-        self.current = None;
         self.calls += 1;
         if self.calls >= MOST_CALLS {
             self.stop = true;
         }
         Ok(())
+    }
+
+    /// Runs what has no callback that is seen.
+    fn run_unseen(&mut self, priority: usize, id: usize) -> Check<Ran> {
+        self.take(priority, id)?;
+        match self.e(id).own {
+            Some(Own::Exit) => {
+                self.free(id);
+                self.exit = true;
+                return Ok(Ran { events: 1, callbacks: 1 });
+            }
+            Some(Own::Signals) => {
+                self.e(id).active = false;
+                let raised = std::mem::take(&mut self.raised);
+                self.signal_came(raised, None);
+            }
+            Some(Own::Common) => {
+                self.e(id).active = false;
+                while let Some(first) = self.first_common() {
+                    let deadline = self.e(first).deadline;
+                    if deadline > self.now {
+                        self.await_common(deadline);
+                        break;
+                    }
+                    self.e(first).timer = None;
+                    self.remove(first);
+                    if self.e(first).active {
+                        self.deactivate(first);
+                    }
+                    self.activate(first, What::TIMEOUT, None);
+                }
+            }
+            // A signal's event that was made active for no call.
+            None => {
+                self.begin(id);
+                if self.libevent {
+                    self.e(id).count -= 1;
+                }
+                return Ok(Ran { events: 1, callbacks: 0 });
+            }
+        }
+        Ok(Ran::default())
     }
 
     /// A persistent event with a timeout is added again before its callback. Missed ones are not made up for.
@@ -260,29 +405,63 @@ impl Model {
         self.set_timer(id, next);
     }
 
+    /// What runs now without being seen. The callback behind it finds that it is not active any more.
+    fn next_unseen(&self, priority: usize) -> Option<usize> {
+        let queue = &self.queues[priority];
+        let e = |at: usize| self.events[queue[at].event].as_ref().unwrap();
+        let is_unseen = |at: &usize| {
+            let e = e(*at);
+            self.may_be_next(queue, *at)
+                && (e.own.is_some() || e.port == Some(SIGNAL) && e.calls == 0 && !e.finalizing)
+        };
+        let unseen: Vec<usize> = (0..queue.len()).filter(is_unseen).collect();
+        let (call, own) = match self.seen.front() {
+            Some(Seen::Call { event, all_active, own, .. }) => {
+                (Some((usize::from(*event), *all_active)), own)
+            }
+            Some(Seen::Looped { own, .. }) => (None, own),
+            _ => return unseen.first().map(|at| queue[*at].event),
+        };
+        let at = call.and_then(|(event, _)| queue.iter().position(|entry| entry.event == event));
+        let is_next = call.is_none() || at.is_some_and(|at| self.may_be_next(queue, at));
+        for (own, seen) in [Own::Signals, Own::Common].into_iter().zip(*own) {
+            let at = unseen.iter().find(|at| e(**at).own == Some(own));
+            if let (Some(at), false) = (at, seen && is_next) {
+                return Some(queue[*at].event);
+            }
+        }
+        let others = unseen.iter().find(|at| !e(**at).is_libevents())?;
+        let is_now = !is_next || call.is_none_or(|(_, all_active)| all_active + 1 != self.all_active());
+        is_now.then_some(queue[*others].event)
+    }
+
+    /// Whether an entry of a queue is the first, or may be.
+    fn may_be_next(&self, queue: &[Entry], at: usize) -> bool {
+        queue[..at].iter().all(|other| match (queue[at].batch, other.batch) {
+            (Some((batch, port)), Some((b, p))) if batch == b && port != p => {
+                !before(&self.known[batch], p, port)
+            }
+            _ => false,
+        })
+    }
+
     /// Takes an event out of its queue, if it may be the next.
     fn take(&mut self, priority: usize, id: usize) -> Check {
-        let queue = &mut self.queues[priority];
-        let names: Vec<usize> = queue.iter().map(|e| e.event).collect();
-        let Some(at) = queue.iter().position(|entry| entry.event == id) else {
+        let queue = &self.queues[priority];
+        let at = queue.iter().position(|entry| entry.event == id);
+        let Some(at) = at.filter(|at| self.may_be_next(queue, *at)) else {
+            let names: Vec<usize> = queue.iter().map(|e| e.event).collect();
             return Err(format!("event {id} is called, of {names:?}"));
         };
-        let entry = queue.remove(at);
-        for (place, other) in queue.iter().enumerate() {
-            let known = match (entry.batch, other.batch) {
-                (Some((batch, port)), Some((b, p))) if batch == b && port != p => {
-                    let known = &mut self.known[batch];
-                    if before(known, p, port) {
-                        return Err(format!("event {id} is called before {}", other.event));
-                    }
-                    known.push((port, p));
-                    true
-                }
-                _ => false,
-            };
-            if place < at && !known {
-                return Err(format!("event {id} is called, of {names:?}"));
+        let entry = self.queues[priority].remove(at);
+        let Some((batch, port)) = entry.batch else { return Ok(()) };
+        for (_, other) in
+            self.queues[priority].iter().filter_map(|e| e.batch).filter(|b| b.0 == batch && b.1 != port)
+        {
+            if before(&self.known[batch], other, port) {
+                return Err(format!("event {id} is called, and one of its batch was to be before it"));
             }
+            self.known[batch].push((port, other));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::{Condvar, Mutex};
 
 /// fds that can be watched: two sockets, another number of the first, the reading end of a pipe, the writing end of another.
 pub const PORTS: u8 = 5;
@@ -26,6 +27,45 @@ pub fn place() -> PathBuf {
     let dir = std::env::temp_dir().join(format!("evd-model-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     dir.join("socket")
+}
+
+/// A signal that no other test uses meanwhile: they are all of one process.
+pub struct Signal(pub i32);
+
+/// The signals that are taken.
+static TAKEN: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+static GIVEN_BACK: Condvar = Condvar::new();
+
+impl Signal {
+    pub const CAN_BE_RAISED: bool = true;
+
+    pub fn take() -> Signal {
+        let mut taken = TAKEN.lock().unwrap();
+        loop {
+            if let Some(signo) = (libc::SIGRTMIN()..=libc::SIGRTMAX()).find(|s| !taken.contains(s)) {
+                taken.push(signo);
+                // When nobody asks for it, it does nothing.
+                // SAFETY: SIG_IGN runs no code.
+                unsafe { libc::signal(signo, libc::SIG_IGN) };
+                return Signal(signo);
+            }
+            taken = GIVEN_BACK.wait(taken).unwrap();
+        }
+    }
+
+    pub fn raise(&self, times: u32) {
+        for _ in 0..times {
+            // SAFETY: it is ignored, or a base has its handler.
+            assert_eq!(unsafe { libc::raise(self.0) }, 0);
+        }
+    }
+}
+
+impl Drop for Signal {
+    fn drop(&mut self) {
+        TAKEN.lock().unwrap().retain(|s| *s != self.0);
+        GIVEN_BACK.notify_one();
+    }
 }
 
 pub fn open(kind: Kind) -> (Near, Far) {

@@ -1,6 +1,6 @@
 //! The kernel's side: sockets and pipes, what they are like, and what a method says of that.
 
-use crate::system::{self, Far, Near, PORTS};
+use crate::system::{self, Far, Near, PORTS, Signal};
 use evd_proto::What;
 use evd_proto::sys::{AsRawFd, RawFd};
 use std::io::Read;
@@ -79,6 +79,7 @@ pub struct Fds {
     near: Vec<Near>,
     far: Vec<Option<Far>>,
     pub wires: [Wire; WIRES],
+    pub signal: Signal,
     scratch: Vec<u8>,
 }
 
@@ -98,6 +99,7 @@ impl Fds {
             near,
             far: far.into_iter().map(Some).collect(),
             wires: [Wire::default(); WIRES],
+            signal: Signal::take(),
             scratch: vec![0; PIPE],
         }
     }

@@ -171,6 +171,18 @@ fn active_by_fd_is_as_if_the_fd_were_ready() {
 }
 
 #[test]
+fn active_by_fd_is_no_edge() {
+    each_base(|base| {
+        let seen = Log::default();
+        let edge = Event::new(base, silent(), READ | What::ET, seen.says("edge")).unwrap();
+        edge.add(None).unwrap();
+        base.active_by_fd(edge.source().as_raw_fd(), What::READ | What::ET);
+        assert_eq!(round(base).callbacks, 1);
+        assert_eq!(seen.take(), ["edge READ"], "as in libevent");
+    });
+}
+
+#[test]
 fn active_by_fd_with_timeout_is_for_timed_events_only() {
     each_base(|base| {
         let seen = Log::default();

@@ -1,7 +1,7 @@
 //! Events that end by themselves, and events that move: `event_base_once`, `event_finalize`, `event_free_finalize`, `event_base_free`, `event_base_set`.
 
 use crate::parts::*;
-use evd_client::{Ended, Error, Event, EventBase, What};
+use evd_client::{Counted, Ended, Error, Event, EventBase, What};
 use std::cell::RefCell;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -129,6 +129,53 @@ fn a_finalizer_waits_for_the_callback_that_asked_for_it_and_has_its_priority() {
             assert_eq!(seen.take(), ["urgent -", "callback", "behind -", "finalizer"]);
         },
     );
+}
+
+#[test]
+fn a_finalizer_that_is_more_urgent_interrupts_the_queue() {
+    each_base_with(
+        |b| b.priorities(2),
+        |base| {
+            let seen = Log::default();
+            let urgent = Event::user(base, seen.says("urgent")).unwrap();
+            urgent.set_priority(0).unwrap();
+            let (s, t) = (seen.clone(), seen.clone());
+            let first = Event::user(base, move |_, _| {
+                let t = t.clone();
+                urgent.finalize(move |_| t.add("finalizer")).unwrap();
+                s.add("first");
+            })
+            .unwrap();
+            let rest = Event::user(base, seen.says("rest")).unwrap();
+            for event in [&first, &rest] {
+                event.active(What::empty()).unwrap();
+            }
+            base.dispatch().unwrap();
+            assert_eq!(seen.take(), ["first", "finalizer", "rest -"]);
+        },
+    );
+}
+
+#[test]
+fn an_event_that_is_to_be_finalized_is_pending_for_nothing() {
+    let _turn = turn();
+    each_base(|base| {
+        let fd = Event::new(base, silent(), READ, |_, _| {}).unwrap();
+        let signal = Event::signal(base, SIGVTALRM, |_, _| {}).unwrap();
+        fd.active(READ | What::TIMEOUT).unwrap();
+        fd.finalize(|event| assert_eq!(event.pending(What::all()), What::empty())).unwrap();
+        signal.finalize(|event| assert_eq!(event.pending(What::all()), What::empty())).unwrap();
+        for again in [false, true] {
+            if again {
+                fd.active(READ).unwrap();
+                signal.active(What::SIGNAL).unwrap();
+            }
+            assert_eq!(fd.pending(What::all()), What::empty());
+            assert_eq!(signal.pending(What::all()), What::empty());
+        }
+        assert_eq!(base.num_events(Counted::ACTIVE), 2, "their finalizers are");
+        assert_eq!(round(base).callbacks, 2);
+    });
 }
 
 #[test]

@@ -119,6 +119,28 @@ fn a_signal_event_may_have_a_timeout_and_stays_pending_after_it() {
     });
 }
 
+#[test]
+fn a_signal_that_comes_with_the_timeout_is_called_as_often_as_it_came() {
+    let _turn = turn();
+    each_timed(|base, time| {
+        let seen = Log::default();
+        let event = Event::signal(base, SIGXCPU, seen.says("it")).unwrap();
+        event.add(Some(20 * MS)).unwrap();
+        let stop = Event::user(base, |event, _| event.base().loopbreak()).unwrap();
+        for already_due in [false, true] {
+            time.pass(20 * MS);
+            if already_due {
+                stop.active(What::empty()).unwrap();
+                round(base);
+                assert_eq!(event.pending(What::TIMEOUT), What::TIMEOUT, "it waits for its callback");
+            }
+            raise(SIGXCPU, 2);
+            until(base, "the signals", || !seen.is_empty());
+            assert_eq!(seen.take(), ["it TIMEOUT|SIGNAL", "it TIMEOUT|SIGNAL"]);
+        }
+    });
+}
+
 #[cfg(unix)]
 #[test]
 fn a_signal_event_knows_its_sender() {

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-pub use libc::{SIGALRM, SIGCONT, SIGHUP, SIGPIPE, SIGPROF, SIGTTOU, SIGURG, SIGUSR1, SIGVTALRM, SIGWINCH};
+pub use libc::{
+    SIGALRM, SIGCONT, SIGHUP, SIGPIPE, SIGPROF, SIGTTOU, SIGURG, SIGUSR1, SIGVTALRM, SIGWINCH, SIGXCPU,
+};
 
 /// libevent's methods with their variables, best first.
 pub const METHODS: [(&str, &str); 3] =

@@ -14,6 +14,7 @@ pub const SIGPIPE: i32 = 2;
 pub const SIGCONT: i32 = 15;
 pub const SIGPROF: i32 = 15;
 pub const SIGWINCH: i32 = 15;
+pub const SIGXCPU: i32 = 15;
 pub const SIGHUP: i32 = 21;
 pub const SIGTTOU: i32 = 21;
 pub const SIGURG: i32 = 21;
