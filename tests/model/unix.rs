@@ -32,6 +32,17 @@ pub fn place() -> PathBuf {
 /// A signal that no other test uses meanwhile: they are all of one process.
 pub struct Signal(pub i32);
 
+/// Those that nothing else here is told by, and every Unix has. Who raises one has it delivered before it goes on, so none is lost beside another.
+const SIGNALS: [i32; 8] = [
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGWINCH,
+    libc::SIGURG,
+    libc::SIGIO,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGALRM,
+];
 /// The signals that are taken.
 static TAKEN: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 static GIVEN_BACK: Condvar = Condvar::new();
@@ -42,7 +53,7 @@ impl Signal {
     pub fn take() -> Signal {
         let mut taken = TAKEN.lock().unwrap();
         loop {
-            if let Some(signo) = (libc::SIGRTMIN()..=libc::SIGRTMAX()).find(|s| !taken.contains(s)) {
+            if let Some(signo) = SIGNALS.into_iter().find(|s| !taken.contains(s)) {
                 taken.push(signo);
                 // When nobody asks for it, it does nothing.
                 // SAFETY: SIG_IGN runs no code.
