@@ -246,6 +246,10 @@ impl Book {
             let parcel = Parcel::pack(uid, start.max(newest), all)?;
             if let Err(NotStored { why, may_be_there }) = parcel.store(store) {
                 if may_be_there {
+                    // The next evd is not to take it for the newest state: what is held and let go from now on is written elsewhere.
+                    if let Err(e) = parcel.void() {
+                        log::warn!("a parcel of user {uid} that may be stored counts still: {e}");
+                    }
                     // What is new may be nowhere else by then.
                     self.leaving.push(parcel.into());
                 }

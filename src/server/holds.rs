@@ -209,7 +209,8 @@ impl Holds {
                     Err(_) => book.short = 0,
                 }
             }
-            book.short == 0
+            // A service manager that did not answer is asked again when it is time.
+            book.short == 0 && book.dirty.is_none()
         });
         self.turns.tried(uid, worked);
     }

@@ -20,6 +20,9 @@ const LONGEST_LOG: usize = 256 << 20;
 /// A log is read and written in such parts.
 const PART: usize = 1 << 20;
 
+/// All that the log of a parcel has that does not count.
+const VOID: &[u8] = b"void";
+
 /// A parcel that this evd has made.
 pub(super) struct Parcel {
     /// What it is stored as.
@@ -76,6 +79,15 @@ impl Parcel {
     /// As [`Store::put`].
     pub fn store(&self, store: &Store) -> Result<(), NotStored> {
         store.put(&self.name, &[self.rx.as_fd(), self.log.as_fd()])
+    }
+
+    /// Has it count nothing from now on, wherever it may be: for one that is perhaps stored, and is not used.
+    ///
+    /// # Errors
+    /// None is expected.
+    pub fn void(&self) -> io::Result<()> {
+        self.log.set_len(0)?;
+        self.log.write_all_at(VOID, 0)
     }
 
     /// Adds holds, all or none, at most 253. An error leaves at most fds behind that nothing says anything of.
@@ -182,6 +194,11 @@ impl Left {
             log::error!("parcel {} of user {} is not whole: it is left out", self.name, self.uid);
             return Ok(None);
         };
+        let mut start = [0; VOID.len() + 1];
+        if matches!(file.read_at(&mut start, 0), Ok(n) if start[..n] == *VOID) {
+            log::info!("parcel {} of user {} does not count: it came too late", self.name, self.uid);
+            return Ok(None);
+        }
         let log = match read_log(file) {
             Ok(Ok(log)) if (log.uid, log.generation) == (self.uid, self.generation) => log,
             Ok(Ok(_)) => {

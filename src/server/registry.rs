@@ -203,14 +203,20 @@ impl Shared {
         let turns = &self.holds.turns;
         if let Some(uid) = turns.next(now) {
             let mut registry = lock(&self.registry);
-            let own = registry.workers.values().filter(|w| w.uid == uid);
-            let posted = match own.min_by_key(|w| w.stuck(now).is_some()).cloned() {
-                Some(worker) => worker.post(Mail::Turn),
-                None => self.new_worker(&mut registry, uid).is_ok_and(|w| w.post(Mail::Turn)),
+            let mut own = registry.workers.values().filter(|w| w.uid == uid).peekable();
+            let worker = if own.peek().is_some() {
+                // Each of them may be stuck: it is asked again later, and not told twice.
+                own.find(|w| w.stuck(now).is_none()).cloned()
+            } else {
+                self.new_worker(&mut registry, uid).ok()
             };
             drop(registry);
-            if !posted {
-                turns.over(uid);
+            let told = worker.as_ref().map(|w| {
+                turns.give(uid, w.id);
+                w.id
+            });
+            if !worker.is_some_and(|w| w.post(Mail::Turn)) {
+                turns.over(uid, told);
             }
         }
         turns.due()
@@ -476,7 +482,7 @@ impl Drop for Gone {
         registry.bases.retain(|_, b| b.worker.id != self.1.id);
         registry.threads -= 1;
         drop(registry);
-        self.0.holds.turns.over(self.1.uid);
+        self.0.holds.turns.over(self.1.uid, Some(self.1.id));
         self.0.ended.notify_all();
     }
 }

@@ -177,7 +177,7 @@ impl Worker {
     /// Lets the next user have his turn. A worker that ends does so when its own fds are closed.
     fn end_turn(&mut self) {
         if std::mem::take(&mut self.has_turn) {
-            self.shared.holds.turns.over(self.me.uid);
+            self.shared.holds.turns.over(self.me.uid, Some(self.me.id));
         }
     }
 

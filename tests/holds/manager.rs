@@ -24,6 +24,8 @@ enum Mode {
     Deaf,
     /// It stores nothing any more.
     StoresNone,
+    /// It has not heard what it is to remove.
+    KeepsAll,
 }
 
 #[derive(Default)]
@@ -45,7 +47,7 @@ impl Store {
             text.lines().find_map(|l| l.strip_prefix(key).and_then(|l| l.strip_prefix('='))).unwrap_or("")
         };
         let name = value("FDNAME");
-        if value("FDSTOREREMOVE") == "1" {
+        if value("FDSTOREREMOVE") == "1" && self.mode != Mode::KeepsAll {
             let all = std::mem::take(&mut self.kept);
             let (gone, kept) = all.into_iter().partition(|(n, _)| n == name);
             self.kept = kept;
@@ -56,7 +58,7 @@ impl Store {
             match self.mode {
                 Mode::Full => fds.truncate(if name.starts_with("th") { 0 } else { 1 }),
                 Mode::StoresNone => fds.clear(),
-                Mode::Works | Mode::Deaf => {}
+                Mode::Works | Mode::Deaf | Mode::KeepsAll => {}
             }
             self.kept.extend(fds.into_iter().map(|fd| (name.to_owned(), fd)));
         }
@@ -257,6 +259,30 @@ fn what_a_store_may_have_that_does_not_answer_is_evds_to_close() {
     got.read::<Done>();
     eventually("it is closed", || !refused.is_open());
     assert!(held.is_open());
+}
+
+#[test]
+fn what_is_held_and_let_go_while_the_store_does_not_answer_is_what_counts() {
+    let mut manager = Manager::start();
+    let mut raw = manager.session();
+    for name in ["first", "second", "stays"] {
+        put(&mut raw, name).0.read::<Done>();
+    }
+    manager.becomes(Mode::Deaf);
+    ask(&mut raw, &DropHold { name: "first".into() }, &[]).unwrap().read::<Done>();
+    // The new parcel is on its way: it will be stored when nobody counts on it any more, and stay if evd could not tell that it is to leave.
+    eventually("it is given up", || manager.log().contains("can't be stored anew"));
+    let (got, _late) = put(&mut raw, "late");
+    got.read::<Done>();
+    ask(&mut raw, &DropHold { name: "second".into() }, &[]).unwrap().read::<Done>();
+    drop(raw);
+    manager.kill();
+    manager.becomes(Mode::KeepsAll);
+    eventually("it has read all", || manager.store().is_idle);
+    manager.becomes(Mode::Works);
+    manager.start_evd();
+    let names: Vec<String> = list(&mut manager.session()).unwrap().into_iter().map(|h| h.name).collect();
+    assert_eq!(names, ["late", "stays"]);
 }
 
 #[test]

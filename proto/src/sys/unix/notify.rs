@@ -53,8 +53,9 @@ impl Notifier {
                     poll(&mut one, Some(Duration::from_nanos(left)))?;
                 }
                 // Nothing was told yet, or whoever heard it is gone, and another may be in its place.
-                Err(_) if !is_new => {
-                    self.connect()?;
+                Err(e) if !is_new => {
+                    self.connect()
+                        .map_err(|why| if e.kind() == io::ErrorKind::NotConnected { why } else { e })?;
                     is_new = true;
                 }
                 other => return other.map(drop),
