@@ -1,11 +1,12 @@
 //! A file of a file system whose server stops answering: who closes it waits for as long as that server likes, and nobody can kill him.
 
+use crate::readers::is_stuck;
 use crate::users::{is_root, let_in, socket_of_test};
 use crate::wire::*;
 use evd_proto::What;
 use evd_proto::frame::Kind;
-use evd_proto::reply::{Code, Refused, StatusPage};
-use evd_proto::request::{ArmWatch, Status};
+use evd_proto::reply::{Code, Refused};
+use evd_proto::request::ArmWatch;
 use evd_proto::sys::{self, PollFd};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -148,10 +149,7 @@ fn a_file_whose_server_is_silent_stops_only_who_passed_it() {
     drop(c);
     // evd refused it by its kind, without a question. But what was passed must be closed.
     near.read_exact(&mut [0]).expect("evd closes it");
-    let stuck = |control: &mut Raw| {
-        let page: StatusPage = control.ask(&Status { after: 0 });
-        page.workers.iter().any(|w| w.uid == 4711 && w.busy > 2_000_000_000)
-    };
+    let stuck = |control: &mut Raw| is_stuck(control, 4711);
     eventually("it is shown", || stuck(&mut control));
     for _ in 0..20 {
         mine.sync();

@@ -183,6 +183,12 @@ fn helper_blocks_its_worker() {
     Raw::hello(&socket_of_test(), "after", "").sync();
 }
 
+/// Whether a worker of this user is shown as stuck.
+pub fn is_stuck(control: &mut Raw, uid: u32) -> bool {
+    let page: StatusPage = control.ask(&Status { after: 0 });
+    page.workers.iter().any(|w| w.uid == uid && w.busy > 2_000_000_000)
+}
+
 #[test]
 fn a_stuck_worker_is_shown_and_others_go_on() {
     if !is_root() {
@@ -195,10 +201,7 @@ fn a_stuck_worker_is_shown_and_others_go_on() {
     let mut mine = evd.client("mine");
     let mut control = evd.control();
     let helper = as_user(4711, "readers::helper_blocks_its_worker", &evd.path());
-    let stuck = |control: &mut Raw| {
-        let page: StatusPage = control.ask(&Status { after: 0 });
-        page.workers.iter().any(|w| w.uid == 4711 && w.busy > 2_000_000_000)
-    };
+    let stuck = |control: &mut Raw| is_stuck(control, 4711);
     eventually("it is shown", || stuck(&mut control));
     for _ in 0..20 {
         mine.sync();
