@@ -53,6 +53,7 @@ mod tests {
 
     #[test]
     fn only_who_listens_at_just_this_path_is_meant() {
+        let _no_copies = super::super::fork::FORKS.read();
         let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000002 00000000 00010000 0001 01  5531 /run/a b\n\
             0000000000000000: 00000002 00000000 00010000 0005 01 15532 /run/seqpacket\n\

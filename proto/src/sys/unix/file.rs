@@ -428,6 +428,7 @@ mod tests {
     /// Forks a child that lets go of the lock or keeps its file open, for two seconds at most.
     fn forked(lock: FileLock, lets_go: bool) -> FileLock {
         let (done, told) = pipe().unwrap();
+        let alone = super::super::fork::FORKS.write();
         // SAFETY: the child only calls flock, close, alarm and pause, and ends without running destructors.
         if unsafe { libc::fork() } == 0 {
             if lets_go {
@@ -441,7 +442,7 @@ mod tests {
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(0) };
         }
-        drop(told);
+        drop((alone, told));
         assert_eq!(std::io::Read::read(&mut File::from(done), &mut [0]).unwrap(), 0);
         lock
     }

@@ -75,6 +75,11 @@ fn map_page() -> Page {
     Page::Wiped(unsafe { &*at.cast::<AtomicU64>() })
 }
 
+/// A child has a copy of every fd that is open when it is forked: tests that fork take this for writing meanwhile, and those to which it matters that theirs is the
+/// last one for reading.
+#[cfg(test)]
+pub(super) static FORKS: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +88,7 @@ mod tests {
     fn a_child_has_another_generation() {
         let mine = generation();
         assert_eq!(mine, generation());
+        let _alone = FORKS.write();
         // SAFETY: the child only calls async-signal-safe functions (loads, _exit).
         let pid = unsafe { libc::fork() };
         if pid == 0 {

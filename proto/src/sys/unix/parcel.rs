@@ -33,6 +33,7 @@ mod tests {
 
     #[test]
     fn what_is_in_flight_can_be_looked_through_twice_and_after_its_sender_is_gone() {
+        let _no_copies = super::super::fork::FORKS.read();
         let (tx, rx) = socketpair().unwrap();
         enlarge_send_buffer(tx.as_fd(), 1 << 22).unwrap();
         let null = reserve_fd().unwrap();

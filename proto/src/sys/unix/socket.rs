@@ -437,6 +437,7 @@ mod tests {
 
     #[test]
     fn fds_travel_with_the_bytes_they_were_sent_with() {
+        let _no_copies = super::super::fork::FORKS.read();
         let (a, b) = socketpair().unwrap();
         let (r, w) = socketpair().unwrap();
         assert_eq!(send(a.as_fd(), b"plain", &[]).unwrap(), 5);
@@ -454,6 +455,7 @@ mod tests {
 
     #[test]
     fn a_full_set_of_fds_fits() {
+        let _no_copies = super::super::fork::FORKS.read();
         let (a, b) = socketpair().unwrap();
         let null = super::super::reserve_fd().unwrap();
         let fds = vec![null.as_raw_fd(); MAX_FDS];
@@ -465,6 +467,7 @@ mod tests {
 
     #[test]
     fn a_stale_socket_is_replaced_a_live_one_and_a_plain_file_are_not() {
+        let _no_copies = super::super::fork::FORKS.read();
         let dir = std::env::temp_dir().join(format!("evd-listen-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("s");
